@@ -1,0 +1,98 @@
+"""The end of a run: every checkpoint attacked on the test set, summary.json, and the pictures."""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+from l2ljax.progress import duration
+from l2ljax.record import read
+
+from game import Game
+from l2ljax.attacks import Attack
+from l2ljax.checkpoint import fingerprint
+from l2ljax.data import Dataset
+from l2ljax.evaluate import evaluate, freeze
+from report import table
+from run import write_json
+from runtime import describe
+from saved import choices, restore
+
+
+def conclude(
+    workdir: pathlib.Path,
+    config: dict[str, Any],
+    data: Dataset,
+    game: Game,
+    attacks: list[Attack],
+    options: dict[str, Any],
+) -> None:
+    """Evaluate and summarise a finished run; once is enough, a second call only prints."""
+    path = workdir / "summary.json"
+    names = [attack.name for attack in attacks]
+    summary = json.loads(path.read_text()) if path.exists() else None
+    if summary is None or summary["attacks"] != names:
+        summary = _summarise(workdir, config, data, game, attacks, options)
+        write_json(path, summary)
+    rows = [
+        (which, attack, entry["eps"], entry["accuracy"], len(data.x_test))
+        for which, results in summary["test"].items()
+        for attack, entry in results.items()
+    ]
+    print(table(("checkpoint", "attack", "eps", "accuracy"), rows))
+    print(f"theta sha256 {summary['theta_sha256'][:16]}  phi sha256 {summary['phi_sha256'][:16]}")
+    print(f"{duration(summary['seconds']['train'])} of training steps; written to {workdir}")
+    if options["plots"]:
+        _draw(workdir)
+
+
+def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
+    frozen, test, steps = freeze(game.f), {}, {}
+    for which in choices(config):
+        saved = restore(workdir, which, config, data, game)
+        steps[which] = saved.step
+        results = evaluate(
+            jax.random.key(0),
+            frozen(saved.theta, saved.state.theta_stats),
+            data.x_test,
+            data.y_test,
+            attacks,
+            eps=game.eps,
+            batch_size=min(options["eval_batch"], len(data.x_test)),
+        )
+        test[which] = {
+            r.attack: {"eps": _eps_text(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}
+            for r in results
+        }
+    last = restore(workdir, "last", config, data, game)
+    line = read(workdir / "metrics.jsonl")[-1]
+    return {
+        "method": config["method"],
+        "dataset": config["dataset"],
+        "attacks": [attack.name for attack in attacks],
+        "test": test,
+        "test_images": len(data.x_test),
+        "steps": steps,
+        "validation": {k: v for k, v in line.items() if k.startswith("val/")},
+        "seconds": {"train": line["seconds/train"]},
+        "theta_sha256": fingerprint((last.state.theta, last.state.theta_stats)),
+        "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),
+        "made_with": describe(),
+    }
+
+
+def _eps_text(used: float, own: float, text: str) -> str:
+    return "-" if used == 0 else text if used == own else f"{used:g}"
+
+
+def _draw(workdir: pathlib.Path) -> None:
+    try:
+        from figures import draw_run
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        print("no pictures: pip install 'l2ljax[plots]', or --noplots", file=sys.stderr)
+        return
+    for path in draw_run(workdir):
+        print(f"drew {path}")

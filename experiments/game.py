@@ -1,0 +1,153 @@
+"""From a configuration to the game: data, classifier, method, step and state, ready to play."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from config import check_batch, epochs
+from l2ljax.bilevel import init_state, make_step
+from l2ljax.checkpoint import restore_any
+from l2ljax.data import Dataset, take_batch
+from l2ljax.functional import functional, initialise
+from l2ljax.methods import METHODS, make_method
+from l2ljax.models import make_attacker, make_classifier
+from l2ljax.schedules import learning_rate, optimiser, radius
+from l2ljax.types import Apply, Array, Method, State
+from options import UsageError, fraction
+
+
+class Game(NamedTuple):
+    """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well."""
+
+    f: Apply
+    method: Method
+    init: Callable[[int], State]
+    abstract: State
+    step: Callable
+    train_step: Callable[[State, Array, Array, Array, Array], tuple[State, dict[str, Array]]]
+    rates: dict[str, Callable[[int], Any]]
+    steps_per_epoch: int
+    eps: float
+
+
+def make_game(config: dict[str, Any], data: Dataset) -> Game:
+    """The game that a configuration describes, on that dataset."""
+    check_batch(config, data)
+    dtype = jnp.bfloat16 if config["bf16"] else jnp.float32
+    try:
+        classifier = make_classifier(
+            config["model"],
+            data.num_classes,
+            mean=data.mean,
+            std=data.std,
+            dtype=dtype,
+            dropout=config["dropout"],
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    channels = data.x_train.shape[-1]
+    learns = METHODS[config["method"]].learns
+    attacker = (
+        make_attacker(config["attacker"], channels, width=config["attacker_width"], dtype=dtype)
+        if learns
+        else None
+    )
+    method = make_method(
+        config["method"],
+        attacker=attacker,
+        inner_steps=config["inner_steps"],
+        step_size=fraction(config["inner_step"]),
+        start=config["attacker_start"],
+        grad_norm=config["grad_norm"],
+        attack_loss=config["attack_loss"],
+        mix=config["clean_mix"],
+        smoothing=config["label_smoothing"],
+        order=config["order"],
+    )
+    steps_per_epoch = len(data.x_train) // config["batch_size"]
+    rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
+    tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
+    f, eps = functional(classifier), fraction(config["eps"])
+    step = make_step(
+        f,
+        method,
+        tx_theta,
+        tx_phi,
+        eps=radius(eps, warmup_epochs=config["eps_warmup"], steps_per_epoch=steps_per_epoch),
+        phi_steps=config["phi_steps"],
+        craft_bn=config["craft_bn"],
+        ema_decay=config["ema_decay"],
+    )
+    example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
+
+    @jax.jit
+    def fresh(rng: Array) -> State:
+        theta_key, phi_key = jax.random.split(rng)
+        theta, theta_stats = initialise(classifier, theta_key, example)
+        ema = config["ema_decay"] > 0
+        return init_state(phi_key, theta, theta_stats, method, tx_theta, tx_phi, example, ema=ema)
+
+    def init(seed: int) -> State:
+        state = fresh(jax.random.key(seed))
+        if config["init_from"] in ("", "none"):
+            return state
+        return _start_from(config["init_from"], state)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state: State, x: Array, y: Array, order: Array, rng: Array):
+        # The solver's keys are folded from the same rng; 2**31 - 1 is no turn of theirs.
+        draws = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
+        batch = take_batch(
+            jax.random.fold_in(draws, 2**31 - 1),
+            x,
+            y,
+            order,
+            state.step % steps_per_epoch,
+            batch_size=config["batch_size"],
+            augment=config["augment"] or data.augment,
+        )
+        return step(state, batch, rng)
+
+    abstract = jax.eval_shape(fresh, jax.random.key(0))
+    return Game(f, method, init, abstract, step, train_step, rates, steps_per_epoch, eps)
+
+
+def _rate(config: dict[str, Any], player: str, steps_per_epoch: int) -> Callable:
+    kind = config[f"{player}_schedule"]
+    # In the alternating order phi's chain counts phi_steps updates a step.
+    updates = config["phi_steps"] if player == "phi" else 1
+    return learning_rate(
+        kind,
+        config[f"{player}_lr"],
+        epochs=config["epochs"],
+        steps_per_epoch=steps_per_epoch * updates,
+        drops=epochs(config[f"{player}_drops"], f"--{player}_drops"),
+        drop_factor=config[f"{player}_drop_factor"],
+    )
+
+
+def _optimiser(config: dict[str, Any], player: str, rate: Callable):
+    return optimiser(
+        config[f"{player}_opt"],
+        rate,
+        weight_decay=config[f"{player}_wd"],
+        momentum=config[f"{player}_momentum"],
+        b2=config[f"{player}_b2"],
+        clip=config[f"{player}_clip"],
+    )
+
+
+def _start_from(workdir: str, state: State) -> State:
+    """theta and its statistics from another run's best checkpoint; everything else is new."""
+    tree, _, _ = restore_any(workdir, kind="best")
+    for name in ("theta", "theta_stats"):
+        new, old = (jax.tree.map(jnp.shape, t) for t in (tree[name], getattr(state, name)))
+        if new != old:
+            raise UsageError(f"--init_from={workdir}: its {name} is of another architecture")
+    theta = jax.tree.map(jnp.asarray, tree["theta"])
+    stats = jax.tree.map(jnp.asarray, tree["theta_stats"])
+    ema = jax.tree.map(jnp.copy, theta) if state.ema else state.ema
+    return state._replace(theta=theta, theta_stats=stats, ema=ema)

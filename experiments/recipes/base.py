@@ -1,0 +1,43 @@
+"""What every recipe starts from; a recipe is a dict of the flags it changes."""
+
+FLAGS = {
+    # the players
+    "model": "wrn-34-4",
+    "dropout": 0.0,
+    "bf16": False,
+    "attacker": "wide",
+    "attacker_width": 1.0,
+    # the game
+    "eps": "0.031",
+    "eps_warmup": 0.0,
+    "inner_step": "0.01",
+    "grad_norm": "batch_max",
+    "attack_loss": "ce",
+    "clean_mix": True,
+    "label_smoothing": 0.0,
+    "order": "simultaneous",
+    "phi_steps": 1,
+    "craft_bn": "batch",
+    # the two time scales
+    "epochs": 40,
+    "batch_size": 128,
+    "theta_opt": "sgd",
+    "theta_lr": 0.1,
+    "theta_schedule": "constant",
+    "theta_drops": "",
+    "theta_drop_factor": 0.1,
+    "theta_momentum": 0.9,
+    "theta_b2": 0.999,
+    "theta_wd": 2e-4,
+    "theta_clip": 0.0,
+    "phi_opt": "adam",
+    "phi_lr": 1e-3,
+    "phi_schedule": "constant",
+    "phi_drops": "",
+    "phi_drop_factor": 0.1,
+    "phi_momentum": 0.9,
+    "phi_b2": 0.999,
+    "phi_wd": 2e-4,
+    "phi_clip": 0.0,
+    "ema_decay": 0.0,
+}

@@ -1,0 +1,279 @@
+"""One training run: the loop, its clock, its files. The same command again resumes it.
+
+A run is a function of (configuration, seed); step and rollbacks in the state say where it is. What
+the loop itself carries between steps (the epoch's sums, the best scores) is stored with every
+checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, metrics included.
+"""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+from l2ljax.progress import Progress
+from l2ljax.record import Record
+
+import config as configuration
+from game import Game
+from l2ljax.attacks import parse
+from l2ljax.checkpoint import Checkpoints
+from l2ljax.data import Dataset, epoch_order
+from l2ljax.diagnostics import make_diagnose
+from l2ljax.evaluate import freeze, robust, to_float
+from l2ljax.types import State
+from options import UsageError
+
+VALIDATION = "pgm10+pgm10_margin"
+"""Selection is by the worst of cross-entropy and margin PGM-10 per image: one alone can be fooled."""
+
+NOTES: dict[str, Any] = {"sums": {}, "count": 0, "best": {}, "seconds": 0.0}
+
+
+class Diverged(UsageError):
+    """The loss is no number any more."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved itself."""
+
+    def __init__(self, number: int, step: int, total: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} and saved at step {step} of {total}")
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """SIGTERM and Ctrl-C ask the loop to stop after the current step; a second Ctrl-C insists."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+class Files:
+    """The files of a run: its workdir is made, checked against the configuration, and described."""
+
+    def __init__(self, workdir: pathlib.Path, config: dict[str, Any], seed: int) -> None:
+        self.workdir = workdir
+        described = {"seed": seed, **config}
+        path = workdir / "config.json"
+        if path.exists():
+            changed = configuration.differences(configuration.read(workdir), described)
+            if changed:
+                raise UsageError(
+                    f"{workdir} holds a run with other flags ({'; '.join(changed)}): "
+                    "give them as they were, or another --workdir"
+                )
+            return
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if any(workdir.iterdir()):
+                raise UsageError(f"{workdir} is not empty and holds no run: give another --workdir")
+            write_json(path, described)
+        except OSError as error:
+            raise UsageError(f"{workdir} cannot be written: {error.strerror}") from None
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Written whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def _short(values: dict[str, float]) -> dict[str, str]:
+    """What the progress bar shows of a step or an epoch."""
+    shown = {"loss": f"{values['theta/loss']:.3f}"}
+    for word, name in (
+        ("clean", "theta/clean_accuracy"),
+        ("robust", "theta/robust_accuracy"),
+        ("val clean", "val/clean"),
+        ("val robust", "val/robust"),
+    ):
+        if name in values:
+            shown[word] = f"{100 * values[name]:.1f} %"
+    return shown
+
+
+class Run:
+    """The loop over epochs and steps of one seed."""
+
+    def __init__(
+        self,
+        game: Game,
+        data: Dataset,
+        seed: int,
+        epochs: int,
+        workdir: pathlib.Path,
+        options: dict[str, Any],
+    ) -> None:
+        self.game, self.data, self.seed, self.epochs = game, data, seed, epochs
+        self.workdir, self.options = workdir, options
+        self.total = epochs * game.steps_per_epoch
+        self.rng = jax.random.key(seed)
+        self.frozen = freeze(game.f)
+        self.train_step: Callable | None = None
+        self.diagnosis = make_diagnose(game.f, game.method)
+        self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
+
+    def play(self) -> State:
+        """From wherever the checkpoints are to the end; or, on a signal, to a saved stop."""
+        say = self.say
+        with Checkpoints(self.workdir, report=say) as checkpoints, Stop() as stop:
+            state, step = self.resume(checkpoints)
+            if step >= self.total:
+                return state
+            if jax.default_backend() == "cpu":
+                say("training on the CPU: small nets only, see --recipe=quick")
+            x, y = jax.device_put((self.data.x_train, self.data.y_train))
+            tensorboard = self.options["tensorboard"]
+            with (
+                Record(self.workdir, tensorboard=tensorboard, resume_step=step) as record,
+                Progress(self.total, label=self.workdir.name, done=step) as progress,
+            ):
+                saved = time.monotonic()
+                for epoch in range(step // self.game.steps_per_epoch, self.epochs):
+                    state, step = self.epoch(epoch, state, step, x, y, record, progress, stop)
+                    ended = step == (epoch + 1) * self.game.steps_per_epoch
+                    if ended:
+                        self.close_epoch(epoch + 1, state, step, record, progress, checkpoints)
+                    every = (epoch + 1) % self.options["checkpoint_every"] == 0
+                    late = time.monotonic() - saved > 60 * self.options["checkpoint_minutes"]
+                    if stop.signal or step == self.total or (ended and (every or late)):
+                        checkpoints.save(step, state, self.notes)
+                        saved = time.monotonic()
+                    if stop.signal and step < self.total:
+                        checkpoints.wait()
+                        raise Interrupted(stop.signal, step, self.total)
+            return state
+
+    def epoch(self, epoch, state, step, x, y, record, progress, stop):
+        """Steps to the end of the epoch, or to a signal; metrics are fetched one step late."""
+        order = epoch_order(self.seed, epoch, int(state.rollbacks), len(x))
+        end = (epoch + 1) * self.game.steps_per_epoch
+        if self.train_step is None:
+            lowered = self.game.train_step.lower(state, x, y, order, self.rng)
+            self.train_step = lowered.compile()
+        began, waiting = time.perf_counter(), None
+        while step < end and not stop.signal:
+            state, metrics = self.train_step(state, x, y, order, self.rng)
+            step += 1
+            if waiting is not None:
+                self.measured(step - 1, waiting, record, progress)
+            waiting = metrics
+        if waiting is not None:
+            self.measured(step, waiting, record, progress)
+        self.notes["seconds"] += time.perf_counter() - began
+        return state, step
+
+    def measured(self, step: int, metrics: dict[str, Any], record, progress) -> None:
+        """Sum one step's metrics; a number that is none ends the run."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            kept = Checkpoints.newest(self.workdir)
+            raise Diverged(
+                f"{bad[0]} is {values[bad[0]]} at step {step} of {self.total}; "
+                + (f"the last good checkpoint is step {kept}" if kept else "nothing was saved yet")
+                + "; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
+            )
+        sums = self.notes["sums"]
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        self.notes["count"] += 1
+        every = self.options["log_every"]
+        if every and step % every == 0 and step % self.game.steps_per_epoch:
+            record.write(step, values | self.rates(step), epoch=step / self.game.steps_per_epoch)
+        progress.update(step, **_short(values))
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The learning rates of the last update."""
+        players = ("theta", "phi") if self.game.method.learns else ("theta",)
+        return {f"{player}/lr": float(self.game.rates[player](step - 1)) for player in players}
+
+    def close_epoch(self, epoch, state, step, record, progress, checkpoints) -> None:
+        """Validate, diagnose, write the epoch's line, and keep the best so far."""
+        began = time.perf_counter()
+        values = {name: total / self.notes["count"] for name, total in self.notes["sums"].items()}
+        values |= self.rates(step) | self.validate(state) | self.diagnose(state)
+        values.setdefault("theta/clean_accuracy", self.clean_accuracy(state))
+        values["seconds/train"] = self.notes["seconds"]
+        values["seconds/validation"] = time.perf_counter() - began
+        record.write(step, values, epoch=epoch)
+        progress.update(step, **_short(values), line=True)
+        self.notes |= {"sums": {}, "count": 0}
+        for kind, name in (("best", "val/robust"), ("best_ema", "val/robust_ema")):
+            if name in values and values[name] > self.notes["best"].get(kind, {}).get("robust", -1):
+                clean = values[name.replace("robust", "clean")]
+                best = {"robust": values[name], "clean": clean, "epoch": epoch}
+                self.notes["best"][kind] = best
+                checkpoints.save(step, state, self.notes, kind=kind)
+
+    def clean_accuracy(self, state: State) -> float:
+        """On the first training images: a method that never sees a clean image reports it too."""
+        n = len(self.data.x_val)
+        f = self.frozen(state.theta, state.theta_stats)
+        x, y = self.data.x_train[:n], self.data.y_train[:n]
+        return float(self.stood(f, x, y, "clean").mean())
+
+    def stood(self, f: Partial, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
+        """Which of the images withstand the attack."""
+        size = min(self.options["eval_batch"], len(x))
+        key = jax.random.fold_in(self.rng, 1)
+        return robust(key, f, x, y, parse(attack), eps=self.game.eps, batch_size=size)
+
+    def validate(self, state: State) -> dict[str, float]:
+        """Clean and worst-case PGM-10 accuracy on the validation split, raw and averaged."""
+        values = {}
+        for suffix, theta in (("", state.theta), ("_ema", state.ema)):
+            if not theta:
+                continue
+            f = self.frozen(theta, state.theta_stats)
+            for name, attack in (("clean", "clean"), ("robust", VALIDATION)):
+                stood = self.stood(f, self.data.x_val, self.data.y_val, attack)
+                values[f"val/{name}{suffix}"] = float(stood.mean())
+        return values
+
+    def diagnose(self, state: State) -> dict[str, float]:
+        """What the attacker does, on the first validation images."""
+        n = min(self.options["diagnose"], len(self.data.x_val))
+        if not self.game.method.learns or n == 0:
+            return {}
+        x, y = jax.device_put((to_float(self.data.x_val[:n]), self.data.y_val[:n]))
+        return self.diagnosis(jax.random.fold_in(self.rng, 2), state, x, y, self.game.eps)
+
+    def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:
+        """The newest intact checkpoint, or the start."""
+        restored = checkpoints.restore(self.game.abstract)
+        if restored is None:
+            return self.game.init(self.seed), 0
+        state, self.notes, step = restored
+        if step < self.total:
+            self.say(f"resumed at step {step} of {self.total}")
+        return state, step
+
+    def say(self, line: str) -> None:
+        """One line to the user, beside the progress bar."""
+        print(f"[{self.workdir.name}] {line}", file=sys.stderr)

@@ -1,0 +1,61 @@
+"""The machine around a run: the user's cache folder, compiled programs, versions, hardware."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+
+
+def cache_folder(name: str) -> pathlib.Path:
+    """A folder of ours in the user's cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "l2ljax" / name
+
+
+def use_compilation_cache(folder: str) -> None:
+    """Keep compiled programs there ("user": the user's cache folder); empty keeps none.
+
+    A folder that JAX was already told to use (JAX_COMPILATION_CACHE_DIR) stays.
+    """
+    if folder == "user" and jax.config.jax_compilation_cache_dir:
+        return
+    path = None if not folder else str(cache_folder("compiled") if folder == "user" else folder)
+    jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def describe() -> dict[str, str]:
+    """Versions, device and commit: what a number was measured with."""
+    packages = ("l2ljax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    device = jax.devices()[0]
+    kind = device.device_kind if device.platform != "cpu" else _processor()
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "device": f"{jax.device_count()} x {kind}",
+        "cores": str(os.cpu_count()),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU ({names[0]})" if names else platform.machine()
+
+
+def _commit() -> str:
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,53 @@
+"""A finished or running run, read back from its workdir: which classifier, with which attacker."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import config as configuration
+from game import Game, make_game
+from l2ljax.checkpoint import CheckpointError, Checkpoints
+from l2ljax.data import Dataset, load
+from l2ljax.types import State, Tree
+from options import UsageError
+
+WHICH = ("best", "last", "best_ema", "last_ema")
+"""The epoch of the best validation robust accuracy, or the last; theta itself, or its average."""
+
+
+class Saved(NamedTuple):
+    """One checkpoint of a run: theta is the raw or the averaged classifier, as asked."""
+
+    config: dict[str, Any]
+    data: Dataset
+    game: Game
+    state: State
+    theta: Tree
+    step: int
+
+
+def choices(config: dict[str, Any]) -> tuple[str, ...]:
+    """The checkpoints a run of that configuration has."""
+    return WHICH if config["ema_decay"] > 0 else WHICH[:2]
+
+
+def open_run(workdir: pathlib.Path, data_dir: str | None) -> tuple[dict[str, Any], Dataset, Game]:
+    """The configuration of a run, its data and its game."""
+    config = configuration.read(workdir)
+    data = load(config["dataset"], data_dir=data_dir, val_size=config["val_size"])
+    return config, data, make_game(config, data)
+
+
+def restore(
+    workdir: pathlib.Path, which: str, config: dict[str, Any], data: Dataset, game: Game
+) -> Saved:
+    """That checkpoint of the run, verified."""
+    if which not in choices(config):
+        raise UsageError(f"--which={which}: {workdir} kept no average (--ema_decay was 0)")
+    kind = {"best": "best", "best_ema": "best_ema"}.get(which, "last")
+    with Checkpoints(workdir, report=print) as checkpoints:
+        restored = checkpoints.restore(game.abstract, kind=kind)
+    if restored is None:
+        raise CheckpointError(f"{workdir} holds no {kind} checkpoint yet")
+    state, _, step = restored
+    theta = state.ema if which.endswith("_ema") else state.theta
+    return Saved(config, data, game, state, theta, step)

@@ -1,0 +1,121 @@
+"""Train a robust classifier by learning to attack.
+
+    python experiments/train.py --method=grad_l2l --dataset=cifar100
+    python experiments/train.py --method=pgm --dataset=digits --seeds=0,1,2
+
+The same command again resumes an interrupted run; Ctrl-C and SIGTERM save first. Without --recipe,
+CIFAR and SVHN take the settings of the authors' code and digits those of `quick`; every flag of
+the run is printed. Writes to runs/DATASET-METHOD-SEED: config.json, metrics.jsonl, summary.json,
+checkpoints/, tensorboard/, curves.png and, for a learned attacker, attacker.png.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import config as configuration
+from options import Flag, UsageError, defaults, run_main
+
+RUN = [
+    Flag("seeds", str, "one run for each of these seeds, as 0,1,2", "0"),
+    Flag("workdir", str, "where the run is written; with several seeds, one folder each inside"),
+    Flag("data_dir", str, "archives, unpacked folders or a prepared tfds tree; downloads go here"),
+    Flag("download", bool, "fetch a dataset that is not in data_dir", True),
+    Flag("final_attacks", str, "attacks on the test set at the end", "clean,fgsm,pgm10"),
+    Flag("diagnose", int, "validation images for the attacker's diagnostics, per epoch", 128),
+    Flag("eval_batch", int, "images per batch in validation and evaluation", 250),
+    Flag("log_every", int, "steps between lines in metrics.jsonl within an epoch; 0: none", 50),
+    Flag("checkpoint_every", int, "epochs between checkpoints", 1),
+    Flag("checkpoint_minutes", float, "minutes after which a checkpoint is due anyway", 10.0),
+    Flag("tensorboard", bool, "write TensorBoard event files (extra: plots)", True),
+    Flag("plots", bool, "draw curves.png at the end (extra: plots)", True),
+    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+]
+
+FLAGS = [*configuration.DECIDES, *RUN]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("train.py", __doc__, FLAGS, train, argv)
+
+
+def train(given: dict[str, Any]) -> int:
+    """One run for every seed."""
+    config = configuration.resolve(given)
+    options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
+    seeds = _seeds(options["seeds"])
+    _check(options)
+    from runtime import cache_folder, use_compilation_cache
+
+    use_compilation_cache(options["compilation_cache"])
+    from conclude import conclude
+    from game import make_game
+    from l2ljax.attacks import parse_all
+    from l2ljax.data import load
+    from run import Files, Interrupted, Run
+
+    try:
+        attacks = parse_all(options["final_attacks"])
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    data_dir = options["data_dir"] or str(cache_folder("data"))
+    data = load(
+        config["dataset"],
+        data_dir=data_dir,
+        val_size=config["val_size"],
+        download=options["download"],
+    )
+    game = make_game(config, data)
+    print(f"flags: {configuration.show(config)}")
+    print(
+        f"{data.name}: {len(data.x_train)} training, {len(data.x_val)} validation, "
+        f"{len(data.x_test)} test images of {'x'.join(map(str, data.x_train.shape[1:]))}, "
+        f"{data.num_classes} classes; eps = {config['eps']}",
+        flush=True,
+    )
+    for seed in seeds:
+        workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
+        Files(workdir, config, seed)
+        run = Run(game, data, seed, config["epochs"], workdir, options)
+        try:
+            run.play()
+        except Interrupted as stop:
+            print(f"{stop}; the same command resumes it", file=sys.stderr)
+            return stop.exit_code
+        conclude(workdir, config, data, game, attacks, options)
+    return 0
+
+
+def _workdir(given: str | None, config: dict[str, Any], seed: int, several: bool) -> pathlib.Path:
+    dataset = config["dataset"]
+    if dataset.startswith("npz:"):
+        dataset = pathlib.Path(dataset[4:]).stem
+    name = f"{dataset}-{config['method']}-{seed}"
+    if given is None:
+        return pathlib.Path("runs") / name
+    return pathlib.Path(given) / name if several else pathlib.Path(given)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise UsageError(f"--seeds={text} is no list of whole numbers such as 0,1,2")
+    return seeds
+
+
+def _check(options: dict[str, Any]) -> None:
+    for name in ("eval_batch", "checkpoint_every", "checkpoint_minutes"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
+    for name in ("diagnose", "log_every"):
+        if options[name] < 0:
+            raise UsageError(f"--{name}={options[name]} must not be negative")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

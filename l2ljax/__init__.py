@@ -1,0 +1,1 @@
+"""Learning-to-learn adversarial training in JAX/Flax."""

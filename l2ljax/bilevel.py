@@ -1,0 +1,164 @@
+"""The bilevel step: theta descends, phi ascends, and delta is a function of both (equation 3).
+
+    min_theta max_phi  (1/n) sum_i ell(f(x_i + g(A(x_i, y_i, theta); phi); theta), y_i)
+
+The solver alone says, by `stop_gradient`, which derivatives pass through delta, so one J serves
+every method. Two orders of play: `simultaneous` is the paper's Algorithm 2, one backward pass for
+both players; `alternating` is the authors' code, theta first and then phi against the new theta.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax.lax import pmean, stop_gradient
+
+from l2ljax.ball import per_image
+from l2ljax.types import Apply, Array, Method, Mode, State, Tree
+
+
+class Turn(NamedTuple):
+    """Who moves, and the BatchNorm modes (craft: while u is computed; outer: over x + delta)."""
+
+    theta: bool
+    phi: bool
+    craft: Mode
+    train_attacker: bool
+    outer: Mode
+
+
+def turns(method: Method, phi_steps: int, craft_bn: Mode) -> list[Turn]:
+    """The moves of one step, in order (papers.md 1.4.2 and 1.4.3)."""
+    if not method.learns or method.order == "simultaneous":
+        return [Turn(True, method.learns, craft_bn, train_attacker=True, outer="update")]
+    descend = Turn(True, False, craft_bn, train_attacker=False, outer="update")
+    ascend = Turn(False, True, "eval", train_attacker=True, outer="eval")
+    return [descend] + [ascend] * phi_steps
+
+
+class Player(NamedTuple):
+    """What moves a player: an optax chain whose own step count drives its learning rate."""
+
+    tx: optax.GradientTransformation
+
+    def descend(self, gradient: Tree, opt: Tree, parameters: Tree) -> tuple[Tree, Tree]:
+        """parameters - lr * gradient, as the chain has it."""
+        updates, opt = self.tx.update(gradient, opt, parameters)
+        return optax.apply_updates(parameters, updates), opt
+
+    def ascend(self, gradient: Tree, opt: Tree, parameters: Tree) -> tuple[Tree, Tree]:
+        """Up the gradient: negated before the chain, so that weight decay still decays."""
+        return self.descend(jax.tree.map(jnp.negative, gradient), opt, parameters)
+
+
+def init_state(
+    rng: Array,
+    theta: Tree,
+    theta_stats: Tree,
+    method: Method,
+    tx_theta: optax.GradientTransformation,
+    tx_phi: optax.GradientTransformation,
+    x: Array,
+    *,
+    ema: bool = False,
+) -> State:
+    """The state at step 0; x is any batch of images of the right shape."""
+    phi, phi_stats = method.solver.init(rng, x)
+    zero = jnp.zeros((), jnp.int32)
+    # A copy: theta and its average are donated to the step as separate buffers.
+    average = jax.tree.map(jnp.copy, theta) if ema else {}
+    opt_theta, opt_phi = tx_theta.init(theta), tx_phi.init(phi)
+    return State(zero, zero + 0, theta, theta_stats, opt_theta, phi, phi_stats, opt_phi, average)
+
+
+def make_step(
+    f: Apply,
+    method: Method,
+    tx_theta: optax.GradientTransformation,
+    tx_phi: optax.GradientTransformation,
+    *,
+    eps: Callable[[Array], Array | float],
+    phi_steps: int = 1,
+    craft_bn: Literal["batch", "update", "eval"] = "batch",
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> Callable[[State, tuple[Array, Array], Array], tuple[State, dict[str, Array]]]:
+    """One pure function (state, (x, y), rng) -> (state, metrics), compiled once by `jax.jit`.
+
+    rng is the key of the run, the same at every step, and an argument so that all seeds share one
+    compilation. eps is a function of the step, so that the radius can be warmed up. craft_bn="update" lets the
+    classifier's statistics see the clean images too, as in the authors' code.
+    """
+    solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
+    leader, follower = Player(tx_theta), Player(tx_phi)
+    mean = (lambda tree: pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
+
+    def play(turn: Turn, state: State, rng: Array, keys: Array, x: Array, y: Array, eps: Array):
+        dropout, rng = jax.random.split(rng)
+        craft: Mode = "batch" if turn.craft == "update" else turn.craft
+        theta_stats = state.theta_stats
+
+        def at(theta, x):
+            return f(theta, theta_stats, x, craft)[0]
+
+        def J(theta, phi):
+            ell = method.attack_loss(at, theta, x, y)
+            inner = solve(
+                keys, theta, phi, state.phi_stats, ell, x, y, eps=eps, train=turn.train_attacker
+            )
+            stats = theta_stats
+            if turn.craft == "update":
+                _, stats = f(stop_gradient(theta), stats, x, "update")
+            outer = partial(f, mode=turn.outer, rng=dropout)
+            loss, stats, metrics = method.train_loss(rng, outer, ell, theta, stats, x, inner, y)
+            return loss + inner.gain - stop_gradient(inner.gain), (stats, inner, metrics)
+
+        players = tuple(i for i, moves in enumerate((turn.theta, turn.phi)) if moves)
+        (_, aux), gradients = jax.value_and_grad(J, players, has_aux=True)(state.theta, state.phi)
+        stats, inner, metrics = aux
+        gradients = dict(zip(players, mean(gradients), strict=True))
+        if turn.theta:
+            theta, opt = leader.descend(gradients[0], state.opt_theta, state.theta)
+            state = state._replace(theta=theta, opt_theta=opt, theta_stats=mean(stats))
+            metrics = {
+                **metrics,
+                "theta/grad_norm": optax.tree.norm(gradients[0]),
+                "delta/mean_abs": jnp.abs(inner.delta).mean() / eps,
+            }
+        if turn.phi:
+            phi, opt = follower.ascend(gradients[1], state.opt_phi, state.phi)
+            state = state._replace(phi=phi, opt_phi=opt, phi_stats=mean(inner.phi_stats))
+            metrics = {
+                **metrics,
+                "phi/loss": metrics["theta/loss"],
+                "phi/grad_norm": optax.tree.norm(gradients[1]),
+            }
+            if not turn.theta:
+                metrics = {k: v for k, v in metrics.items() if k.startswith("phi/")}
+        return state, metrics
+
+    def step(
+        state: State, batch: tuple[Array, Array], rng: Array
+    ) -> tuple[State, dict[str, Array]]:
+        x, y = batch
+        chex.assert_rank([x, y], [4, 1])
+        chex.assert_equal_shape_prefix([x, y], 1)
+        key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
+        first = jax.lax.axis_index(axis_name) * len(x) if axis_name else 0
+        radius = jnp.asarray(eps(state.step), x.dtype)
+        metrics: dict[str, Array] = {"theta/eps": radius}
+        for i, turn in enumerate(playing):
+            loss_key, image_key = jax.random.split(jax.random.fold_in(key, i))
+            keys = per_image(image_key, len(x), first)
+            state, measured = play(turn, state, loss_key, keys, x, y, radius)
+            metrics.update(measured)
+        if ema_decay:
+            ema = optax.incremental_update(state.theta, state.ema, 1 - ema_decay)
+            state = state._replace(ema=ema)
+        return state._replace(step=state.step + 1), mean(metrics)
+
+    return step

@@ -1,0 +1,111 @@
+"""Losses per example, and the two tables made of them: what an attack climbs, what theta descends.
+
+`cross_entropy` is the paper's ell (section 2). An attack loss builds `ell` once per step, so that
+whatever it needs of the clean image (KL: its logits) is computed once and outside the inner loop.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.lax import stop_gradient
+
+from l2ljax.types import Array, Ell, Tree
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """ell(f(x), y) for every example; y holds labels [B] or soft labels [B, K]."""
+    if y.ndim == logits.ndim:
+        return optax.losses.softmax_cross_entropy(logits, y)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def smooth(y: Array, num_classes: int, alpha: float) -> Array:
+    """Soft labels (1 - alpha) y + alpha / K; labels [B] become one-hot."""
+    one_hot = y if y.ndim == 2 else jax.nn.one_hot(y, num_classes)
+    return optax.losses.smooth_labels(one_hot, alpha)
+
+
+def kl(log_p: Array, logits: Array) -> Array:
+    """KL(p || softmax(logits)) from log p, summed over the classes."""
+    return optax.losses.kl_divergence_with_log_targets(jax.nn.log_softmax(logits), log_p)
+
+
+def margin(logits: Array, y: Array) -> Array:
+    """max_{t != y} f_t - f_y: positive exactly when the example is misclassified."""
+    true = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+    others = jnp.where(jax.nn.one_hot(y, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    return others.max(-1) - true
+
+
+def hinge(logits: Array, y: Array) -> Array:
+    """The multi-class hinge (1 + max_{t != y} f_t - f_y)_+ of the authors' first upload (1.10)."""
+    return optax.losses.multiclass_hinge_loss(logits, y)
+
+
+def _labelled(loss: Callable[[Array, Array], Array]) -> Callable[..., Ell]:
+    def bind(f: Callable[[Tree, Array], Array], theta: Tree, x: Array, y: Array) -> Ell:
+        return lambda theta, x_adv: loss(f(theta, x_adv), y)
+
+    return bind
+
+
+def _kl_to_clean(f: Callable[[Tree, Array], Array], theta: Tree, x: Array, y: Array) -> Ell:
+    log_p = stop_gradient(jax.nn.log_softmax(f(theta, x)))
+    return lambda theta, x_adv: kl(log_p, f(theta, x_adv))
+
+
+ATTACK_LOSSES: dict[str, Callable[..., Ell]] = {
+    "ce": _labelled(cross_entropy),
+    "kl": _kl_to_clean,
+    "margin": _labelled(margin),
+    "hinge": _labelled(hinge),
+}
+"""attack_loss : (f, theta, x, y) -> ell. KL has no gradient at x itself: start elsewhere."""
+
+
+def _scores(logits: Array, y: Array, smoothing: float) -> tuple[Array, Array]:
+    target = smooth(y, logits.shape[-1], smoothing) if smoothing else y
+    label = y if y.ndim == 1 else y.argmax(-1)
+    return cross_entropy(logits, target).mean(), (logits.argmax(-1) == label).mean()
+
+
+TrainLoss = Callable[..., tuple[Array, Tree, dict[str, Array]]]
+"""(rng, f, ell, theta, theta_stats, x, inner, y) -> loss, theta_stats, metrics."""
+
+
+def clean(smoothing: float) -> TrainLoss:
+    """mean_i ell(f(x_i), y_i): Plain training."""
+
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
+        logits, theta_stats = f(theta, theta_stats, x)
+        loss, accuracy = _scores(logits, y, smoothing)
+        return loss, theta_stats, {"theta/loss": loss, "theta/clean_accuracy": accuracy}
+
+    return train_loss
+
+
+def adversarial(smoothing: float) -> TrainLoss:
+    """mean_i ell(f(x_i + delta_i), y_i): the training loss of the L2L game (equation 3)."""
+
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
+        y = y if inner.y is None else inner.y
+        logits, theta_stats = f(theta, theta_stats, x + inner.delta)
+        loss, accuracy = _scores(logits, y, smoothing)
+        return loss, theta_stats, {"theta/loss": loss, "theta/robust_accuracy": accuracy}
+
+    return train_loss
+
+
+def clean_mix(beta: float, smoothing: float) -> TrainLoss:
+    """(CE(x) + beta CE(x + delta)) / (1 + beta); beta = 1 in the authors' code (the loss adv_loss_pgd)."""
+    plain, attacked = clean(smoothing), adversarial(smoothing)
+
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
+        a, theta_stats, on_clean = plain(rng, f, ell, theta, theta_stats, x, inner, y)
+        b, theta_stats, on_attacked = attacked(rng, f, ell, theta, theta_stats, x, inner, y)
+        loss = (a + beta * b) / (1 + beta)
+        return loss, theta_stats, {**on_clean, **on_attacked, "theta/loss": loss}
+
+    return train_loss

@@ -1,0 +1,83 @@
+"""The table of classifiers: a name and the data's statistics become a network.
+
+"wrn-D-K" stands for a family: any depth D = 6 n + 4, any width K.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from l2ljax.models.layers import scaled
+from l2ljax.models.mlp import MLP
+from l2ljax.models.preact_resnet import PreActResNet18
+from l2ljax.models.resnet import ResNet18
+from l2ljax.models.small_cnn import SmallCNN
+from l2ljax.models.wrn import WideResNet
+from l2ljax.names import nearest
+
+MODELS: dict[str, type[nn.Module]] = {
+    "wrn-D-K": WideResNet,
+    "preact_resnet18": PreActResNet18,
+    "resnet18": ResNet18,
+    "small_cnn": SmallCNN,
+    "mlp": MLP,
+}
+"""The classifiers by name; "wrn-D-K" is written with its numbers, as in wrn-34-10."""
+
+
+def make_classifier(
+    name: str,
+    num_classes: int,
+    *,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    dtype: Dtype = jnp.float32,
+    dropout: float | None = None,
+    width: float = 1.0,
+    axis_name: str | None = None,
+) -> nn.Module:
+    """The classifier `name` for images in [0, 1] that it normalises by `mean` and `std` itself.
+
+    `width` multiplies every hidden channel count, `dropout=None` is the network's own (0.5 in
+    small_cnn, else 0), `axis_name` is the device axis over which BatchNorm averages.
+    """
+    wrn = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+    if not wrn and (name not in MODELS or name == "wrn-D-K"):
+        raise ValueError(nearest("model", name, list(MODELS)))
+    module = WideResNet if wrn else MODELS[name]
+    takes = {field.name for field in dataclasses.fields(module)}
+
+    fields = {
+        "num_classes": num_classes,
+        "mean": tuple(map(float, mean)),
+        "std": tuple(map(float, std)),
+        "dtype": dtype,
+    }
+    if wrn:
+        depth, k = map(int, wrn.groups())
+        fields |= {"depth": _valid_depth(depth, name), "width": k, "base": scaled(16, width)}
+        if k < 1:
+            raise ValueError(f"{name}: width must be at least 1")
+    else:
+        scaled(1, width)
+        fields["width"] = width
+    if "axis_name" in takes:
+        fields["axis_name"] = axis_name
+    if "dropout" in takes:
+        if dropout is not None:
+            fields["dropout"] = dropout
+    elif dropout:
+        raise ValueError(f"{name} has no dropout, got {dropout:g}")
+    return module(**fields)
+
+
+def _valid_depth(depth: int, name: str) -> int:
+    if depth >= 10 and (depth - 4) % 6 == 0:
+        return depth
+    below = depth - (depth - 4) % 6
+    near = "10" if below < 10 else f"{below} and {below + 6}"
+    raise ValueError(f"{name}: depth must be 6 n + 4 with n >= 1, nearest {near}")

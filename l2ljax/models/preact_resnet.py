@@ -1,0 +1,63 @@
+"""PreActResNet-18 as fast adversarial training uses it (Wong et al. 2020, Fast-BAT).
+
+Two things differ from the textbook: the 1x1 shortcut of a block that changes shape sees the *raw*
+input, not the activated one, and there is no BatchNorm or ReLU before the pooling. Initial values
+are PyTorch's defaults.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from l2ljax.models.layers import at_least_float32, batch_norm, conv, dense, normalise, scaled
+from l2ljax.types import Array
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-conv plus the shortcut of the raw input."""
+
+    features: int
+    stride: int
+    dtype: Dtype
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x [B, H, W, c] -> [B, H / stride, W / stride, features]."""
+        bn = {"dtype": self.dtype, "axis_name": self.axis_name}
+        h = nn.relu(batch_norm(train, **bn, name="bn1")(x))
+        h = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(h)
+        h = nn.relu(batch_norm(train, **bn, name="bn2")(h))
+        h = conv(self.features, dtype=self.dtype, name="conv2")(h)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.stride, dtype=self.dtype, name="shortcut")(x)
+        return x + h
+
+
+class PreActResNet18(nn.Module):
+    """Stem, groups of 64, 128, 256, 512 channels times `width` with strides 1, 2, 2, 2, linear."""
+
+    num_classes: int
+    width: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes]."""
+        x = normalise(x, self.mean, self.std, self.dtype)
+        x = conv(scaled(64, self.width), dtype=self.dtype, name="stem")(x)
+        for group, stride in enumerate((1, 2, 2, 2)):
+            for block in range(2):
+                x = PreActBlock(
+                    scaled(64 * 2**group, self.width),
+                    stride if block == 0 else 1,
+                    self.dtype,
+                    self.axis_name,
+                    name=f"group{group + 1}_block{block + 1}",
+                )(x, train=train)
+        return at_least_float32(
+            dense(x.mean((1, 2)), self.num_classes, dtype=self.dtype, name="head")
+        )

@@ -1,0 +1,21 @@
+"""The inner problems, one per file; each says by `stop_gradient` what may pass through delta."""
+
+from l2ljax.solvers.fgsm import fgsm
+from l2ljax.solvers.grad_l2l import grad_l2l
+from l2ljax.solvers.kstep_l2l import kstep_l2l
+from l2ljax.solvers.multistep_l2l import multistep_l2l
+from l2ljax.solvers.naive_l2l import naive_l2l
+from l2ljax.solvers.none import none
+from l2ljax.solvers.pgm import pgm
+from l2ljax.solvers.two_step_l2l import two_step_l2l
+
+__all__ = [
+    "fgsm",
+    "grad_l2l",
+    "kstep_l2l",
+    "multistep_l2l",
+    "naive_l2l",
+    "none",
+    "pgm",
+    "two_step_l2l",
+]

@@ -1,0 +1,37 @@
+"""The K-step attacker of the authors' code (adv_loss.py), which the paper does not describe.
+
+Not the recurrence of 2-Step L2L: the step is eta and not eps, the attacker's inputs are constants
+at every step, and the ball is applied once, at the end.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from l2ljax.attacker_input import AttackerInput, example_input
+from l2ljax.ball import STARTS, box, project
+from l2ljax.functional import functional, initialise
+from l2ljax.inner_loop import repeat
+from l2ljax.types import Inner, Solver
+
+
+def kstep_l2l(attacker: Any, A: AttackerInput, start: str, steps: int, step_size: float) -> Solver:
+    """x_{t+1} = clip01(x_t + (eta/eps) g([x_t, u(x_t)])), eta = step_size; delta = Pi(x_K - x)."""
+    g = functional(attacker)
+
+    def init(rng, x):
+        return initialise(attacker, rng, example_input(A, x))
+
+    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
+        def step(carry):
+            delta, phi_stats, _ = carry
+            a = stop_gradient(A(x + delta, y, theta, ell))
+            out, phi_stats = g(phi, phi_stats, a, "update" if train else "eval")
+            return box(x, delta + step_size * out), phi_stats, out
+
+        carry = STARTS[start](rng, x, eps), phi_stats, jnp.zeros_like(x)
+        delta, phi_stats, out = repeat(step, carry, steps)
+        return Inner(project(delta, eps), phi_stats=phi_stats, aux={"tanh": out})
+
+    return Solver(init, solve)

@@ -1,0 +1,303 @@
+"""The step against finite differences, against a plain writing of papers.md 1.4, and its order."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images, keys, method_of, small_net
+from l2ljax.bilevel import Player, init_state, make_step, turns
+from l2ljax.functional import functional, initialise
+from l2ljax.losses import ATTACK_LOSSES, cross_entropy
+from l2ljax.types import Inner, Solver, no_phi
+
+LR = 0.1
+ASCENT = optax.sgd(LR)
+
+
+def smooth_game(name, dtype=jnp.float64, **changes):
+    """float64 unless told otherwise, smooth nets: (f, g, method, state, x, y, step)."""
+    x, y = images(n=4, size=4, classes=3, dtype=dtype)
+    net, attacker = SmoothClassifier(), SmoothAttacker()
+    method = method_of(name, attacker=attacker, **changes)
+    theta, stats = initialise(net, jax.random.key(1), x)
+    state = init_state(jax.random.key(2), theta, stats, method, ASCENT, ASCENT, x)
+    step = make_step(functional(net), method, ASCENT, ASCENT, eps=lambda step: EPS)
+    return functional(net), functional(attacker), method, state, x, y, step
+
+
+def moves(before, after):
+    """The gradients a plain SGD step has used: (theta's, phi's), phi's as it climbs."""
+    d_theta = jax.tree.map(lambda a, b: (a - b) / LR, before.theta, after.theta)
+    d_phi = jax.tree.map(lambda a, b: (b - a) / LR, before.phi, after.phi)
+    return d_theta, d_phi
+
+
+def finite_differences(loss, tree, h=1e-6):
+    """Central differences of a scalar function, coordinate by coordinate."""
+    flat, unravel = jax.flatten_util.ravel_pytree(tree)
+    slope = jax.jit(
+        jax.vmap(lambda e: (loss(unravel(flat + h * e)) - loss(unravel(flat - h * e))) / (2 * h))
+    )
+    return np.asarray(slope(jnp.eye(len(flat))))
+
+
+def reference(name, f, g, theta, phi, x, y):
+    """delta as papers.md 1.4.1 writes it, in plain numbers; u is a constant, its inputs too."""
+
+    def u_hat(x):
+        x = jax.lax.stop_gradient(x)
+        u = jax.grad(lambda x: cross_entropy(f(theta, {}, x, "eval")[0], y).mean())(x)
+        return jax.lax.stop_gradient(u / jnp.abs(u).max())
+
+    def attack(x):
+        return EPS * g(phi, {}, jnp.concatenate([x, u_hat(x)], -1), "eval")[0]
+
+    if name == "naive_l2l":
+        return EPS * g(phi, {}, x, "eval")[0]
+    if name == "grad_l2l":
+        return attack(x)
+    delta0 = attack(x)
+    return jnp.clip(delta0 + attack(x + delta0), -EPS, EPS)
+
+
+@pytest.mark.parametrize("name", ["naive_l2l", "grad_l2l", "two_step_l2l"])
+def test_both_gradients_match_an_independent_writing_and_finite_differences(name):
+    with jax.enable_x64(True):
+        f, g, _, state, x, y, step = smooth_game(name)
+        after, metrics = jax.jit(step)(state, (x, y), jax.random.key(0))
+        d_theta, d_phi = moves(state, after)
+        delta = reference(name, f, g, state.theta, state.phi, x, y)
+
+        def on_constant_delta(theta):
+            return cross_entropy(f(theta, {}, x + delta, "eval")[0], y).mean()
+
+        def through_delta(phi):
+            delta = reference(name, f, g, state.theta, phi, x, y)
+            return cross_entropy(f(state.theta, {}, x + delta, "eval")[0], y).mean()
+
+        np.testing.assert_allclose(metrics["theta/loss"], on_constant_delta(state.theta))
+        chex.assert_trees_all_close(d_theta, jax.grad(on_constant_delta)(state.theta), atol=1e-9)
+        chex.assert_trees_all_close(d_phi, jax.grad(through_delta)(state.phi), atol=1e-9)
+        flat = jax.flatten_util.ravel_pytree
+        np.testing.assert_allclose(
+            flat(d_theta)[0], finite_differences(on_constant_delta, state.theta), atol=1e-8
+        )
+        if name != "two_step_l2l":  # there u's second point moves with phi, and is held constant
+            np.testing.assert_allclose(
+                flat(d_phi)[0], finite_differences(through_delta, state.phi), atol=1e-8
+            )
+
+
+def test_two_step_gradient_of_phi_has_the_path_through_delta0_and_none_through_u():
+    with jax.enable_x64(True):
+        f, g, _, state, x, y, step = smooth_game("two_step_l2l")
+        _, d_phi = moves(state, step(state, (x, y), jax.random.key(0))[0])
+
+        def u_hat(x):
+            u = jax.grad(lambda x: cross_entropy(f(state.theta, {}, x, "eval")[0], y).sum())(x)
+            return u / jnp.abs(u).max()
+
+        def call(phi, x, u):
+            return EPS * g(phi, {}, jnp.concatenate([x, u], -1), "eval")[0]
+
+        base = call(state.phi, x, u_hat(x))
+        frozen_u = u_hat(x + base)
+
+        def loss(phi, image, u_is_frozen=True):
+            delta0 = call(phi, x, u_hat(x))
+            seen = delta0 if image == "path" else base
+            u = frozen_u if u_is_frozen else u_hat(x + delta0)
+            delta = jnp.clip(delta0 + call(phi, x + seen, u), -EPS, EPS)
+            return cross_entropy(f(state.theta, {}, x + delta, "eval")[0], y).mean()
+
+        flat = jax.flatten_util.ravel_pytree
+        ours = flat(d_phi)[0]
+        expected = finite_differences(lambda phi: loss(phi, "path"), state.phi)
+        detached = finite_differences(lambda phi: loss(phi, "none"), state.phi)
+        through_u = finite_differences(lambda phi: loss(phi, "path", False), state.phi)
+        np.testing.assert_allclose(ours, expected, atol=1e-8)
+        assert np.abs(ours - detached).max() > 1e-5, "the path through delta0 is missing"
+        assert np.abs(ours - through_u).max() > 1e-5, "a path through u has appeared"
+
+
+def test_phi_ascends_and_theta_descends_on_a_fixed_other_player():
+    f, _, method, state, x, y, _ = smooth_game("grad_l2l", jnp.float32, order="alternating")
+    still = optax.set_to_zero()
+    for frozen, sign in (("theta", 1), ("phi", -1)):
+        txs = (still, ASCENT) if frozen == "theta" else (ASCENT, still)
+        opt_theta, opt_phi = txs[0].init(state.theta), txs[1].init(state.phi)
+        s = state._replace(opt_theta=opt_theta, opt_phi=opt_phi)
+        step = jax.jit(make_step(f, method, *txs, eps=lambda step: EPS))
+        losses = []
+        for _ in range(20):
+            s, metrics = step(s, (x, y), jax.random.key(0))
+            losses.append(float(metrics["phi/loss"]))
+        assert sign * (losses[-1] - losses[0]) > 1e-4, frozen
+
+
+def test_ascent_keeps_weight_decay_a_decay():
+    player = Player(optax.chain(optax.add_decayed_weights(0.1), optax.sgd(1.0)))
+    w, zero = jnp.ones(1), jnp.zeros(1)
+    up, _ = player.ascend(zero, player.tx.init(w), w)
+    assert float(up[0]) < 1.0
+    climbed, _ = player.ascend(jnp.ones(1), player.tx.init(w), w)
+    assert float(climbed[0]) > 1.0
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+def test_the_batchnorm_table(order):
+    """Which mode each pass runs in, recorded pass by pass: (craft, attacker, outer) per turn."""
+    seen = []
+
+    def f(theta, stats, x, mode, rng=None):
+        seen.append(mode)
+        logits = x.reshape(len(x), -1)[:, :3] * theta
+        return logits, stats + 1 if mode == "update" else stats
+
+    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
+        ell(theta, x)
+        seen.append("attacker " + ("train" if train else "eval"))
+        return Inner(eps * jnp.tanh(phi) * jnp.ones_like(x), phi_stats=phi_stats + train)
+
+    method = method_of("grad_l2l", order=order)
+    method = method._replace(solver=Solver(lambda rng, x: (jnp.ones(()), jnp.zeros(())), solve))
+    x, y = images(classes=3)
+    state = init_state(jax.random.key(0), jnp.ones(()), jnp.zeros(()), method, SGD, SGD, x)
+    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, phi_steps=1)
+    after, _ = step(state, (x, y), jax.random.key(0))
+    expected = {
+        "simultaneous": ["batch", "attacker train", "update"],
+        "alternating": ["batch", "attacker eval", "update", "eval", "attacker train", "eval"],
+    }
+    assert seen == expected[order]
+    assert float(after.theta_stats) == 1 and float(after.phi_stats) == 1
+
+
+def test_craft_bn_update_lets_the_statistics_see_the_clean_images_too():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("fgsm", mix=False)
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+
+    def statistics(craft_bn):
+        step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, craft_bn=craft_bn)
+        return jax.jit(step)(state, (x, y), jax.random.key(0))[0].theta_stats
+
+    once, twice = statistics("batch"), statistics("update")
+    assert any(
+        bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (once, twice)), strict=True)
+    )
+
+
+def test_phi_steps_are_moves_of_phi_alone():
+    f, _, _, start, x, y, _ = smooth_game("naive_l2l", jnp.float32)
+    theta, stats = start.theta, {}
+    method = method_of("naive_l2l", SmoothAttacker(), order="alternating")
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+
+    def after(phi_steps):
+        step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, phi_steps=phi_steps)
+        return jax.jit(step)(state, (x, y), jax.random.key(0))[0]
+
+    one, three = after(1), after(3)
+    chex.assert_trees_all_close(one.theta, three.theta, atol=1e-6)
+    assert bool((jax.tree.leaves(one.phi)[0] != jax.tree.leaves(three.phi)[0]).any())
+    assert [turn.phi for turn in turns(method, 3, "batch")] == [False, True, True, True]
+
+
+def test_gain_moves_phi_and_neither_the_loss_nor_theta():
+    f, _, _, start, x, y, _ = smooth_game("naive_l2l", jnp.float32)
+    theta, stats = start.theta, {}
+    base = method_of("naive_l2l", SmoothAttacker())
+
+    def with_gain(weight):
+        def solve(*args, **settings):
+            inner = base.solver.solve(*args, **settings)
+            return inner._replace(gain=weight * (inner.delta**2).mean())
+
+        return base._replace(solver=base.solver._replace(solve=solve))
+
+    def play(method):
+        state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+        return jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))(
+            state, (x, y), jax.random.key(0)
+        )
+
+    (without, m0), (with_, m1) = play(with_gain(0.0)), play(with_gain(100.0))
+    chex.assert_trees_all_close(without.theta, with_.theta, atol=1e-6)
+    np.testing.assert_allclose(m0["theta/loss"], m1["theta/loss"], rtol=1e-6)
+    assert float(m1["phi/grad_norm"]) > 1.1 * float(m0["phi/grad_norm"])
+
+
+def test_the_average_follows_theta_with_its_decay():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("plain")
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x, ema=True)
+    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, ema_decay=0.9)
+    after, _ = jax.jit(step)(state, (x, y), jax.random.key(0))
+    expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.ema, after.theta)
+    chex.assert_trees_all_close(after.ema, expected, atol=1e-6)
+
+
+def test_a_step_is_a_function_of_step_rollbacks_and_key():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("pgm", start="uniform")
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+    step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))
+    key = jax.random.key(0)
+    same = [float(step(state, (x, y), key)[1]["delta/mean_abs"]) for _ in range(2)]
+    other = [
+        step(state._replace(step=state.step + 1), (x, y), key),
+        step(state._replace(rollbacks=state.rollbacks + 1), (x, y), key),
+        step(state, (x, y), jax.random.key(1)),
+    ]
+    assert same[0] == same[1]
+    assert len({same[0], *(float(m["delta/mean_abs"]) for _, m in other)}) == 4
+
+
+def test_the_radius_is_warmed_up():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("fgsm", mix=False)
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+    step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: 0.01 * (step + 1)))
+    radii = []
+    for _ in range(3):
+        state, metrics = step(state, (x, y), jax.random.key(0))
+        radii.append(float(metrics["theta/eps"]))
+    np.testing.assert_allclose(radii, [0.01, 0.02, 0.03], rtol=1e-6)
+
+
+def test_wrong_shapes_are_refused_at_the_door():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("plain")
+    state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
+    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS)
+    with pytest.raises(AssertionError):
+        step(state, (x[0], y), jax.random.key(0))
+    with pytest.raises(AssertionError):
+        step(state, (x, y[:-1]), jax.random.key(0))
+
+
+def test_grad_l2l_learns_to_attack_a_frozen_classifier():
+    """A short run that must learn: on a fixed theta, phi ends well above half of FGSM's gain."""
+    x, y = images(n=32, classes=3)
+    net = SmoothClassifier()
+    theta, _ = initialise(net, jax.random.key(1), x)
+    f = functional(net)
+    method, adam = method_of("grad_l2l", attacker=SmoothAttacker()), optax.adam(1e-2)
+    state = init_state(jax.random.key(2), theta, {}, method, optax.set_to_zero(), adam, x)
+    step = jax.jit(make_step(f, method, optax.set_to_zero(), adam, eps=lambda step: EPS))
+    for _ in range(150):
+        state, metrics = step(state, (x, y), jax.random.key(0))
+    ell = ATTACK_LOSSES["ce"](lambda t, x: f(t, {}, x, "eval")[0], theta, x, y)
+    fgsm = method_of("fgsm").solver.solve(keys(32), theta, {}, {}, ell, x, y, eps=EPS, train=False)
+    clean, strong = ell(theta, x).mean(), ell(theta, x + fgsm.delta).mean()
+    assert (metrics["theta/loss"] - clean) / (strong - clean) > 0.7
+    assert no_phi(jax.random.key(0), x) == ({}, {})

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from l2ljax import losses
+from l2ljax.types import Inner
+
+LOGITS = np.array([[2.0, 1.0, -1.0], [0.5, 0.5, 3.0], [1.0, 4.0, 0.0]], np.float32)
+Y = np.array([0, 1, 1])
+
+
+def test_cross_entropy_matches_numpy_for_labels_and_soft_labels():
+    expected = -log_softmax(LOGITS, axis=1)[np.arange(3), Y]
+    np.testing.assert_allclose(losses.cross_entropy(LOGITS, Y), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.cross_entropy(LOGITS, np.eye(3)[Y]), expected, rtol=1e-5)
+
+
+def test_smoothing_takes_alpha_from_the_label_and_spreads_it():
+    soft = losses.smooth(jnp.asarray(Y), 3, 0.3)
+    np.testing.assert_allclose(soft[0], [0.8, 0.1, 0.1], rtol=1e-5)
+
+
+def test_margin_is_positive_exactly_when_misclassified():
+    margins = np.asarray(losses.margin(LOGITS, Y))
+    np.testing.assert_allclose(margins, [-1.0, 2.5, -3.0])
+    np.testing.assert_array_equal(margins > 0, LOGITS.argmax(1) != Y)
+
+
+def test_hinge_is_the_margin_plus_one_cut_at_zero():
+    expected = np.maximum(0, 1 + np.asarray(losses.margin(LOGITS, Y)))
+    np.testing.assert_allclose(losses.hinge(LOGITS, Y), expected, rtol=1e-5)
+
+
+def test_kl_matches_numpy_and_vanishes_on_itself():
+    p = log_softmax(LOGITS[::-1], axis=1)
+    expected = (np.exp(p) * (p - log_softmax(LOGITS, axis=1))).sum(1)
+    np.testing.assert_allclose(losses.kl(p, LOGITS), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.kl(log_softmax(LOGITS, axis=1), LOGITS), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.ATTACK_LOSSES)
+def test_every_attack_loss_gives_one_number_per_example(name):
+    def f(theta, x):
+        return x.reshape(len(x), -1)[:, :3] * theta
+
+    x = jax.random.uniform(jax.random.key(0), (4, 2, 2, 1))
+    ell = losses.ATTACK_LOSSES[name](f, 2.0, x, jnp.array([0, 1, 2, 0]))
+    values = ell(3.0, x + 0.1)
+    assert values.shape == (4,) and float(jnp.abs(values).max()) > 0
+
+
+def test_kl_takes_the_clean_logits_as_constants():
+    def f(theta, x):
+        return x.reshape(len(x), -1) * theta
+
+    x = jax.random.uniform(jax.random.key(0), (2, 2, 2, 1))
+
+    def total(theta, reference):
+        ell = losses.ATTACK_LOSSES["kl"](f, reference, x, jnp.array([0, 1]))
+        return ell(theta, x + 0.1).sum()
+
+    assert jax.grad(total, argnums=1)(2.0, 1.5) == 0.0
+    assert jax.grad(total, argnums=0)(2.0, 1.5) != 0.0
+
+
+def test_clean_mix_weighs_clean_and_attacked_by_one_to_beta():
+    def f(theta, stats, x):
+        return x.reshape(len(x), -1)[:, :3], stats + 1
+
+    x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
+    inner = Inner(delta=jnp.full_like(x, 0.25).at[:, 0, 0, 0].set(1.0))
+    loss, stats, metrics = losses.clean_mix(2.0, 0.0)(
+        None, f, None, None, 0, x, inner, jnp.asarray(Y)
+    )
+    clean = losses.cross_entropy(LOGITS, Y).mean()
+    attacked = losses.cross_entropy((x + inner.delta).reshape(3, 3), Y).mean()
+    np.testing.assert_allclose(loss, (clean + 2 * attacked) / 3, rtol=1e-5)
+    assert stats == 2, "statistics see clean, then attacked"
+    assert set(metrics) == {"theta/loss", "theta/clean_accuracy", "theta/robust_accuracy"}
+
+
+def test_a_solvers_soft_labels_replace_the_labels():
+    def f(theta, stats, x):
+        return jnp.asarray(LOGITS), stats
+
+    soft = jnp.full((3, 3), 1 / 3)
+    inner = Inner(delta=jnp.zeros((3, 1, 3, 1)), y=soft)
+    loss, _, _ = losses.adversarial(0.0)(
+        None, f, None, None, 0, jnp.zeros((3, 1, 3, 1)), inner, jnp.asarray(Y)
+    )
+    np.testing.assert_allclose(loss, losses.cross_entropy(LOGITS, soft).mean(), rtol=1e-5)

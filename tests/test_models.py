@@ -1,0 +1,232 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from l2ljax.functional import functional, initialise
+from l2ljax.models import MODELS, make_classifier
+from l2ljax.models.mlp import MLP
+from l2ljax.models.preact_resnet import PreActBlock
+from l2ljax.models.wrn import WideBlock
+
+KEY = jax.random.key(0)
+NAMES = ["wrn-10-1", "preact_resnet18", "resnet18", "small_cnn", "mlp"]
+
+
+def tiny(name, **keywords):
+    return make_classifier(name, 10, width=1 / 16, **keywords)
+
+
+def parameters(module, shape):
+    state = jax.eval_shape(lambda x: module.init(KEY, x, train=False), jnp.zeros((2, *shape)))
+    return sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_every_model_in_the_table_is_tested_here():
+    assert set(MODELS) == {"wrn-D-K", *NAMES[1:]}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("wrn-34-4", 7_399_130),
+        ("wrn-34-10", 46_160_474),
+        ("wrn-28-10", 36_479_194),
+        ("wrn-16-8", 10_961_370),
+        ("preact_resnet18", 11_171_146),
+        ("resnet18", 11_173_962),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, count):
+    assert parameters(make_classifier(name, 10), (32, 32, 3)) == count
+
+
+def test_counts_of_the_small_networks_from_their_layers():
+    convolutions = 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 32 + 32 + 64 + 64
+    dense = 64 * 4 * 4 * 200 + 200 + 200 * 200 + 200 + 200 * 10 + 10
+    assert parameters(make_classifier("small_cnn", 10), (28, 28, 1)) == convolutions + dense
+    mlp = 64 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    assert parameters(make_classifier("mlp", 10), (8, 8, 1)) == mlp
+
+
+def test_preact_count_from_its_layers():
+    count, channels = 9 * 3 * 64, 64
+    for features in (64, 128, 256, 512):
+        for _ in range(2):
+            count += 2 * channels + 9 * channels * features  # BN, conv
+            count += 2 * features + 9 * features * features  # BN, conv
+            count += channels * features if channels != features else 0
+            channels = features
+    assert parameters(make_classifier("preact_resnet18", 10), (32, 32, 3)) == count + 512 * 10 + 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (28, 28, 1), (7, 17, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_any_image_size_gives_float32_logits(name, shape, dtype):
+    def run(x):
+        return tiny(name, dtype=dtype).init_with_output(KEY, x, train=True)
+
+    logits, state = jax.eval_shape(run, jnp.zeros((3, *shape)))
+    assert (logits.shape, logits.dtype) == ((3, 10), jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_normalised_inside(name):
+    x = jax.random.uniform(KEY, (2, 16, 16, 3))
+    mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.4, 0.3])
+    module = tiny(name, mean=mean, std=std)
+    theta, stats = initialise(module, KEY, x)
+
+    @jax.jit
+    def first_layer_input(x):
+        seen = []
+
+        def watch(run, args, kwargs, context):
+            if isinstance(context.module, nn.Conv | nn.Dense):
+                seen.append(args[0])
+            return run(*args, **kwargs)
+
+        with nn.intercept_methods(watch):
+            module.apply({"params": theta, **stats}, x, train=False)
+        return seen[0]
+
+    expected = (np.asarray(x) - mean) / std
+    np.testing.assert_allclose(first_layer_input(x).ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_another_channel_count_are_refused():
+    with pytest.raises(ValueError, match="mean has 3 values, the images 1 channels"):
+        tiny("mlp", mean=(0.5,) * 3).init(KEY, jnp.zeros((2, 8, 8, 1)), train=False)
+
+
+@pytest.mark.parametrize(("block", "raw"), [(WideBlock, False), (PreActBlock, True)])
+def test_projection_shortcut_sees_the_activated_input_in_wrn_and_the_raw_one_in_preact(block, raw):
+    fields = {"dropout": 0.0} if block is WideBlock else {}
+    module = block(features=4, stride=2, dtype=jnp.float32, axis_name=None, **fields)
+    x = jax.random.normal(KEY, (2, 4, 4, 2))
+    theta, stats = initialise(module, KEY, x)
+    theta["bn1"]["bias"] = jnp.full(2, -100.0)  # every activation is zero
+    out = jax.jit(lambda x: functional(module)(theta, stats, x, "eval")[0])(x)
+    assert bool(jnp.abs(out).max() > 0.1) == raw
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_downsampling_follows_the_published_strides(name):
+    sizes = []
+
+    def watch(run, args, kwargs, context):
+        out = run(*args, **kwargs)
+        if isinstance(context.module, nn.Conv) and "shortcut" not in context.module.name:
+            sizes.append(out.shape[1])
+        return out
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(lambda x: tiny(name).init(KEY, x, train=False), jnp.zeros((1, 32, 32, 3)))
+    assert (
+        sizes
+        == {
+            "wrn-10-1": [32, 32, 32, 16, 16, 8, 8],
+            "resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
+            "preact_resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
+            "small_cnn": [30, 28, 12, 10],
+        }[name]
+    )
+
+
+def test_initial_values_of_wrn():
+    theta, _ = initialise(make_classifier("wrn-10-4", 10), KEY, jnp.zeros((1, 8, 8, 1)))
+    for group, features in ((1, 64), (2, 128), (3, 256)):
+        kernel = theta[f"group{group}_block1"]["conv2"]["kernel"]
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * features)), rtol=0.05)
+        shortcut = theta[f"group{group}_block1"]["shortcut"]["kernel"]
+        np.testing.assert_allclose(shortcut.std(), np.sqrt(2 / features), rtol=0.1)
+        # Gaussian: a truncated normal would end at 2.28 of its standard deviations.
+        assert jnp.abs(kernel).max() > 3 * kernel.std()
+    assert not theta["head"]["bias"].any()
+    bound = 1 / np.sqrt(256)
+    assert 0.98 * bound < jnp.abs(theta["head"]["kernel"]).max() <= bound
+
+
+def test_small_cnn_starts_with_zero_logits():
+    x = jax.random.uniform(KEY, (2, 8, 8, 1))
+    theta, stats = initialise(tiny("small_cnn"), KEY, x)
+    assert not functional(tiny("small_cnn"))(theta, stats, x, "eval")[0].any()
+
+
+def test_dropout_of_small_cnn_is_its_own_unless_told():
+    def dropout(**keywords):
+        return make_classifier("small_cnn", 10, **keywords).dropout
+
+    assert (dropout(), dropout(dropout=0.0), dropout(dropout=0.1)) == (0.5, 0.0, 0.1)
+
+
+def test_small_networks_have_no_statistics():
+    for name in ("small_cnn", "mlp"):
+        assert initialise(tiny(name), KEY, jnp.zeros((1, 8, 8, 1)))[1] == {}
+
+
+def test_mlp_takes_any_activation_and_any_depth():
+    x = jax.random.uniform(KEY, (2, 8, 8, 1))
+    module = MLP(10, hidden=(), act=jnp.tanh)
+    theta, stats = initialise(module, KEY, x)
+    linear = x.reshape(2, -1) @ theta["head"]["kernel"] + theta["head"]["bias"]
+    np.testing.assert_allclose(functional(module)(theta, stats, x, "eval")[0], linear, rtol=1e-5)
+
+
+def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
+    x = jax.random.uniform(KEY, (8, 8, 8, 1))
+    one, many = (functional(tiny("wrn-10-1", axis_name=axis)) for axis in (None, "devices"))
+    theta, stats = initialise(tiny("wrn-10-1", axis_name="devices"), KEY, x)
+    whole, whole_stats = jax.jit(lambda x: one(theta, stats, x, "update"))(x)
+    run = jax.jit(jax.vmap(lambda x: many(theta, stats, x, "update"), axis_name="devices"))
+    parts, parts_stats = run(x.reshape(2, 4, 8, 8, 1))
+    np.testing.assert_allclose(parts.reshape(8, 10), whole, atol=1e-3)
+    for a, b in zip(jax.tree.leaves(parts_stats), jax.tree.leaves(whole_stats), strict=True):
+        np.testing.assert_allclose(a, np.stack([b, b]), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1", "preact_resnet18", "resnet18"])
+def test_every_batch_norm_knows_the_device_axis(name):
+    axes = []
+
+    def watch(run, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            axes.append((context.module.axis_name, context.module.momentum, context.module.epsilon))
+        return run(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        parameters(tiny(name, axis_name="devices"), (8, 8, 1))
+    assert set(axes) == {("devices", 0.9, 1e-5)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_is_not_rounded_on_the_way(name):
+    with jax.enable_x64(True):
+        x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), jnp.float64)
+        module = tiny(name, dtype=jnp.float64)
+        state = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), x)
+        state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float64), state)
+        logits = jax.eval_shape(lambda state, x: module.apply(state, x, train=False), state, x)
+        assert logits.dtype == jnp.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("resnet19", {}, "resnet18"),
+        ("wrn-D-K", {}, "wrn-D-K"),
+        ("wrn-34", {}, "wrn-D-K"),
+        ("wrn-32-10", {}, "nearest 28 and 34"),
+        ("wrn-4-32", {}, "nearest 10"),
+        ("wrn-10-0", {}, "width must be at least 1"),
+        ("resnet18", {"dropout": 0.1}, "resnet18 has no dropout"),
+        ("mlp", {"width": 0.0}, "width must be positive"),
+    ],
+)
+def test_bad_names_and_arguments_get_one_clear_line(name, keywords, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_classifier(name, 10, **keywords)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,175 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of, small_net
+from l2ljax import solvers
+from l2ljax.attacker_input import GRAD_NORMS, image_and_gradient, input_gradient, normalise
+from l2ljax.functional import functional, initialise
+from l2ljax.losses import ATTACK_LOSSES
+from l2ljax.models import make_attacker
+
+A = image_and_gradient("batch_max")
+
+
+def game(solver, x, y, seed=1):
+    net = SmoothClassifier()
+    theta, _ = initialise(net, jax.random.key(seed), x)
+    f = functional(net)
+    ell = ATTACK_LOSSES["ce"](lambda theta, x: f(theta, {}, x, "eval")[0], theta, x, y)
+    phi, phi_stats = solver.init(jax.random.key(seed + 1), x)
+
+    def delta(theta, phi, eps=EPS, train=False):
+        return solver.solve(keys(len(x)), theta, phi, phi_stats, ell, x, y, eps=eps, train=train)
+
+    return theta, phi, ell, delta
+
+
+def test_fgsm_equals_one_pgm_step_of_size_eps_from_zero():
+    x, y = images(classes=3)
+    theta, phi, _, fgsm = game(solvers.fgsm(), x, y)
+    pgm = game(solvers.pgm(1, EPS, "zero"), x, y)[3]
+    np.testing.assert_array_equal(fgsm(theta, phi).delta, pgm(theta, {}).delta)
+
+
+def test_pgm_matches_a_numpy_loop():
+    x, y = images(classes=3)
+    theta, phi, ell, pgm = game(solvers.pgm(4, 0.04, "zero"), x, y)
+    delta = np.zeros(x.shape, np.float32)
+    for _ in range(4):
+        u = np.asarray(jax.grad(lambda z: ell(theta, z).sum())(x + delta))
+        delta = np.clip(delta + np.float32(0.04) * np.sign(u), -EPS, EPS)
+        delta = np.clip(x + delta, 0, 1) - x
+    np.testing.assert_allclose(pgm(theta, phi).delta, delta, atol=1e-6)
+
+
+def test_pgm_raises_the_loss_it_climbs():
+    x, y = images(classes=3)
+    theta, phi, ell, pgm = game(solvers.pgm(5, 0.04, "zero"), x, y)
+    assert bool((ell(theta, x + pgm(theta, phi).delta) > ell(theta, x)).all())
+
+
+@pytest.mark.parametrize("start", ["zero", "gaussian"])
+@pytest.mark.parametrize("train", [False, True])
+def test_multistep_with_one_step_is_grad_l2l(start, train):
+    attacker, x = make_attacker("two_layer", 1, width=1 / 16), images()[0]
+    grad = solvers.grad_l2l(attacker, A, start)
+    many = solvers.multistep_l2l(attacker, A, start, 1)
+    _compare(grad, many, x, train)
+
+
+@pytest.mark.parametrize("start", ["zero", "gaussian"])
+@pytest.mark.parametrize("train", [False, True])
+def test_multistep_with_two_steps_is_two_step_l2l(start, train):
+    attacker, x = make_attacker("two_layer", 1, width=1 / 16), images()[0]
+    two = solvers.two_step_l2l(attacker, A, start)
+    many = solvers.multistep_l2l(attacker, A, start, 2)
+    _compare(two, many, x, train)
+
+
+def _compare(a, b, x, train):
+    f, theta, stats = small_net()
+    y = images()[1]
+    phi, phi_stats = a.init(jax.random.key(2), x)
+    ell = ATTACK_LOSSES["ce"](lambda theta, x: f(theta, stats, x, "eval")[0], theta, x, y)
+
+    def total(phi, solver):
+        inner = solver.solve(keys(), theta, phi, phi_stats, ell, x, y, eps=EPS, train=train)
+        return (inner.delta * x).sum(), inner
+
+    # Operation by operation, so that "equal" means equal to the last bit.
+    with jax.disable_jit():
+        (_, one), d_one = jax.value_and_grad(total, has_aux=True)(phi, a)
+        (_, two), d_two = jax.value_and_grad(total, has_aux=True)(phi, b)
+    for left, right in zip(*map(jax.tree.leaves, (one, two)), strict=True):
+        np.testing.assert_array_equal(left, right)
+    for left, right in zip(*map(jax.tree.leaves, (d_one, d_two)), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+def test_kstep_takes_small_steps_and_projects_once():
+    x, y = images(classes=3)
+    solver = solvers.kstep_l2l(SmoothAttacker(), A, "zero", 3, 0.05)
+    theta, phi, ell, delta = game(solver, x, y)
+    g = functional(SmoothAttacker())
+    point = x
+    for _ in range(3):
+        point = jnp.clip(point + 0.05 * g(phi, {}, A(point, y, theta, ell), "eval")[0], 0, 1)
+    expected = jnp.clip(point - x, -EPS, EPS)
+    np.testing.assert_allclose(delta(theta, phi).delta, expected, atol=1e-6)
+
+
+def test_two_step_follows_the_papers_formula():
+    x, y = images(classes=3)
+    theta, phi, ell, delta = game(solvers.two_step_l2l(SmoothAttacker(), A, "zero"), x, y)
+    g = functional(SmoothAttacker())
+    delta0 = jnp.clip(x + EPS * g(phi, {}, A(x, y, theta, ell), "eval")[0], 0, 1) - x
+    second = EPS * g(phi, {}, A(x + delta0, y, theta, ell), "eval")[0]
+    expected = jnp.clip(x + jnp.clip(delta0 + second, -EPS, EPS), 0, 1) - x
+    np.testing.assert_allclose(delta(theta, phi).delta, expected, atol=1e-6)
+
+
+def test_the_attackers_statistics_see_every_inner_call_in_training_only():
+    attacker, (x, y) = make_attacker("two_layer", 1, width=1 / 16), images()
+    solver = solvers.two_step_l2l(attacker, A, "zero")
+    theta, phi, _, delta = game(solver, x, y % 3)
+    before = solver.init(jax.random.key(2), x)[1]
+    frozen = delta(theta, phi, train=False).phi_stats
+    moved = delta(theta, phi, train=True).phi_stats
+    same = [
+        bool((a == b).all()) for a, b in zip(*map(jax.tree.leaves, (before, frozen)), strict=True)
+    ]
+    changed = [
+        bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (before, moved)), strict=True)
+    ]
+    assert all(same) and all(changed)
+
+
+def test_input_gradient_is_per_example_and_constant():
+    x, y = images(classes=3)
+    theta, _, ell, _ = game(solvers.none(), x, y)
+    u = input_gradient(ell, theta, x)
+    alone = jax.grad(lambda z: ell(theta, jnp.concatenate([z, x[1:]]))[0])(x[:1])
+    np.testing.assert_allclose(u[:1], alone, atol=1e-7)
+
+    def through(theta):
+        return (input_gradient(ell, theta, x) ** 2).sum()
+
+    assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(jax.grad(through)(theta)))
+
+
+def test_grad_norms():
+    u = jnp.array([[[[1.0], [-2.0]]], [[[0.0], [0.5]]]])
+    expected = {
+        "batch_max": [1 / 2, -1, 0, 1 / 4],
+        "per_example_max": [1 / 2, -1, 0, 1],
+        "sign": [1, -1, 0, 1],
+        "none": [1, -2, 0, 1 / 2],
+    }
+    assert set(expected) == set(GRAD_NORMS)
+    for name, values in expected.items():
+        np.testing.assert_allclose(normalise(u, name, None).ravel(), values)
+        assert not np.isnan(normalise(0 * u, name, None)).any(), f"{name}: a zero gradient"
+
+
+def test_batch_max_is_global_over_devices():
+    u = jnp.array([[[[1.0]]], [[[4.0]]]])
+    split = jax.vmap(lambda u: normalise(u[None], "batch_max", "d"), axis_name="d")(u)
+    np.testing.assert_allclose(split.ravel(), [0.25, 1.0])
+
+
+@pytest.mark.parametrize("name", ["grad_l2l", "two_step_l2l", "multistep_l2l", "kstep_l2l"])
+def test_every_attack_loss_drives_every_gradient_attacker(name):
+    x, y = images(classes=3)
+    method = method_of(name, attacker=SmoothAttacker())
+    deltas = []
+    for loss in ("ce", "kl", "margin"):  # the hinge's gradient is the margin's where it has one
+        net = SmoothClassifier()
+        theta, _ = initialise(net, jax.random.key(1), x)
+        f = functional(net)
+        ell = ATTACK_LOSSES[loss](lambda t, x, f=f: f(t, {}, x, "eval")[0], theta, x + 0.01, y)
+        phi, stats = method.solver.init(jax.random.key(2), x)
+        inner = method.solver.solve(keys(), theta, phi, stats, ell, x, y, eps=EPS, train=False)
+        deltas.append(np.asarray(inner.delta))
+    assert len({delta.tobytes() for delta in deltas}) == len(deltas)
