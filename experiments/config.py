@@ -10,7 +10,8 @@ from typing import Any
 
 from l2ljax.attacker_input import GRAD_NORMS
 from l2ljax.ball import STARTS
-from l2ljax.data import AUGMENTS, DATASETS, Dataset
+from l2ljax.data import DATASETS, Dataset
+from l2ljax.data.batches import AUGMENTS
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS
@@ -48,7 +49,7 @@ GAME = [
 
 PLAYERS = [
     Flag("model", str, "wrn-D-K | preact_resnet18 | resnet18 | small_cnn | mlp"),
-    Flag("dropout", float, "dropout rate of the wrn models"),
+    Flag("dropout", float, "dropout rate of wrn-D-K and small_cnn; the network's own"),
     Flag("bf16", bool, "compute in bfloat16; parameters, statistics and losses stay float32"),
     Flag("attacker", tuple(ATTACKERS), "the network g"),
     Flag("attacker_width", float, "width of g relative to the paper's (1); a CPU run uses 0.125"),
@@ -117,7 +118,7 @@ def _check(config: dict[str, Any], given: dict[str, Any]) -> None:
             raise UsageError(f"--{name}={config[name]} must be positive")
     shares = ("dropout", "label_smoothing", "ema_decay", "theta_momentum", "phi_momentum")
     for name in shares:
-        if not 0 <= config[name] < 1:
+        if config[name] is not None and not 0 <= config[name] < 1:
             raise UsageError(f"--{name}={config[name]} must lie in [0, 1)")
     if fraction(config["inner_step"]) <= 0:
         raise UsageError(f"--inner_step={config['inner_step']} must be positive")

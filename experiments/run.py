@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from l2ljax.progress import Progress
@@ -26,13 +27,11 @@ from game import Game
 from l2ljax.attacks import parse
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset, epoch_order
+from l2ljax.data.batches import scale
 from l2ljax.diagnostics import make_diagnose
-from l2ljax.evaluate import freeze, robust, to_float
+from l2ljax.evaluate import freeze, robust
 from l2ljax.types import State
 from options import UsageError
-
-VALIDATION = "pgm10+pgm10_margin"
-"""Selection is by the worst of cross-entropy and margin PGM-10 per image: one alone can be fooled."""
 
 NOTES: dict[str, Any] = {"sums": {}, "count": 0, "best": {}, "seconds": 0.0}
 
@@ -251,7 +250,7 @@ class Run:
             if not theta:
                 continue
             f = self.frozen(theta, state.theta_stats)
-            for name, attack in (("clean", "clean"), ("robust", VALIDATION)):
+            for name, attack in (("clean", "clean"), ("robust", "selection")):
                 stood = self.stood(f, self.data.x_val, self.data.y_val, attack)
                 values[f"val/{name}{suffix}"] = float(stood.mean())
         return values
@@ -261,7 +260,7 @@ class Run:
         n = min(self.options["diagnose"], len(self.data.x_val))
         if not self.game.method.learns or n == 0:
             return {}
-        x, y = jax.device_put((to_float(self.data.x_val[:n]), self.data.y_val[:n]))
+        x, y = scale(jnp.asarray(self.data.x_val[:n])), jnp.asarray(self.data.y_val[:n])
         return self.diagnosis(jax.random.fold_in(self.rng, 2), state, x, y, self.game.eps)
 
     def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:

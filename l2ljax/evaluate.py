@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from l2ljax.attacks.pgd import pgd
 from l2ljax.attacks.specs import Attack, Run
+from l2ljax.data.batches import scale
 from l2ljax.types import Apply, Array, Tree
 
 
@@ -49,11 +50,6 @@ def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def to_float(x: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]."""
-    return x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
-
-
 @jax.jit
 def _correct(f, x, y):
     return f(x).argmax(-1) == y
@@ -75,7 +71,7 @@ def _standing(f, x, y, rows, batch_size, perturb) -> np.ndarray:
     """Of the images `rows`, those that f still classifies after `perturb`."""
     kept = []
     for block, n in batches(rows, batch_size):
-        images, labels = jnp.asarray(to_float(x[block])), jnp.asarray(y[block])
+        images, labels = scale(jnp.asarray(x[block])), jnp.asarray(y[block])
         images = perturb(block, images, labels)
         kept.append(block[:n][np.asarray(_correct(f, images, labels))[:n]])
     return np.concatenate(kept) if kept else rows

@@ -3,7 +3,6 @@
 FLAGS = {
     # the players
     "model": "wrn-34-4",
-    "dropout": 0.0,
     "bf16": False,
     "attacker": "wide",
     "attacker_width": 1.0,

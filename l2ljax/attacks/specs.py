@@ -4,6 +4,7 @@
     pgmTxR      uniform start, R restarts, the worst of them for every image
     ..._margin  the same with the margin loss in place of cross-entropy
     a+b         the worst of a and b for every image
+    selection   pgm10+pgm10_margin, by which training selects its checkpoint
 
 A preset that names its protocol's radius (papers.md 4.6) is run at that radius.
 """
@@ -44,6 +45,8 @@ class Attack(NamedTuple):
 PRESETS: dict[str, tuple[Run, ...]] = {
     "clean": (),
     "fgsm": (Run(1, 1.0, "zero"),),
+    # What a checkpoint is selected by: either loss alone can be fooled.
+    "selection": (Run(10, 1 / 3, "zero"), Run(10, 1 / 3, "zero", "margin")),
     "pgm10_v1": (Run(10, 0.01, "zero", eps=0.03, relative=False),),
     "pgd10_l2l": (Run(10, 0.003, "uniform", eps=0.031, relative=False),),
     "pgd20_l2l": (Run(20, 0.003, "uniform", eps=0.031, relative=False),),

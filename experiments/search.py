@@ -1,0 +1,144 @@
+"""Random search over a method's recipe on digits, chosen on the validation split alone.
+
+    python experiments/search.py --method=grad_l2l --trials=30 --out=runs/search
+
+Every method gets the same number of trials from a space declared here, before anything was run.
+Trials are lines of OUT/METHOD.jsonl; the same command again goes on where it stopped.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import config as configuration
+from game import Game, make_game
+from l2ljax.attacks import parse
+from l2ljax.data import Dataset, epoch_order, load
+from l2ljax.evaluate import freeze, robust
+from l2ljax.types import State
+from options import Flag, UsageError, defaults, run_main
+from runtime import use_compilation_cache
+
+FLAGS = [
+    Flag("method", str, "the method to search a recipe for", "grad_l2l"),
+    Flag("trials", int, "how many recipes are tried", 30),
+    Flag("out", str, "folder of the trials' records", "runs/search"),
+    Flag("seed", int, "seed of the draws and of the training runs", 1000),
+]
+
+COMMON: dict[str, tuple] = {
+    "epochs": (30, 60),
+    "batch_size": (64, 128),
+    "augment": ("none", "crop"),
+    "theta_lr": (0.05, 0.1, 0.2, 0.4),
+    "theta_wd": (2e-4, 5e-4, 2e-3),
+    "theta_schedule": ("cyclic", "cosine"),
+    "label_smoothing": (0.0, 0.1, 0.3),
+    "ema_decay": (0.0, 0.99),
+    "craft_bn": ("batch", "eval"),
+}
+
+LEARNED: dict[str, tuple] = {
+    "attacker": ("wide", "two_layer"),
+    "grad_norm": ("batch_max", "per_example_max", "sign"),
+    "attacker_start": ("zero", "uniform"),
+    "attack_loss": ("ce", "margin"),
+    "order": ("simultaneous", "alternating"),
+    "phi_lr": (3e-4, 1e-3, 3e-3, 1e-2),
+    "phi_wd": (0.0, 2e-4),
+}
+
+SPACES: dict[str, dict[str, tuple]] = {
+    "pgm": COMMON
+    | {
+        "inner_steps": (5, 7, 10),
+        "inner_step": ("0.025", "0.05", "0.07"),
+        "attacker_start": ("zero", "uniform"),
+        "clean_mix": (True, False),
+        "attack_loss": ("ce", "margin"),
+    },
+    "grad_l2l": COMMON | LEARNED,
+    "two_step_l2l": COMMON | LEARNED,
+}
+
+
+def draw(method: str, trial: int, seed: int) -> dict[str, Any]:
+    """The flags of one trial: independent draws from the method's space."""
+    rng = np.random.default_rng((seed, trial))
+    return {name: words[rng.integers(len(words))] for name, words in SPACES[method].items()}
+
+
+def train_once(
+    config: dict[str, Any], data: Dataset, seed: int
+) -> tuple[Game, State, dict[str, float]]:
+    """A run without files: the state of the best validation epoch, raw or averaged in theta."""
+    game = make_game(config, data)
+    x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
+    state, frozen = game.init(seed), freeze(game.f)
+    order = epoch_order(seed, 0, 0, len(x))
+    train_step = game.train_step.lower(state, x, y, order, rng).compile()
+    best, kept, seconds = {"robust": -1.0}, state, 0.0
+    every = max(1, config["epochs"] // 15)
+    for epoch in range(config["epochs"]):
+        began = time.perf_counter()
+        order = epoch_order(seed, epoch, 0, len(x))
+        for _ in range(game.steps_per_epoch):
+            state, _ = train_step(state, x, y, order, rng)
+        jax.block_until_ready(state)
+        seconds += time.perf_counter() - began
+        if (epoch + 1) % every:
+            continue
+        for theta in (state.theta, state.ema):
+            if not theta:
+                continue
+            f = frozen(theta, state.theta_stats)
+            stood = robust(
+                jax.random.fold_in(rng, 1),
+                f,
+                data.x_val,
+                data.y_val,
+                parse("selection"),
+                eps=game.eps,
+                batch_size=len(data.x_val),
+            )
+            if stood.mean() > best["robust"]:
+                best = {"robust": float(stood.mean()), "epoch": epoch + 1}
+                kept = jax.tree.map(np.array, state._replace(theta=theta))
+    return game, kept, best | {"seconds": seconds}
+
+
+def search(given: dict[str, Any]) -> int:
+    """Trials until there are enough of them."""
+    options = defaults(FLAGS) | given
+    method = options["method"]
+    if method not in SPACES:
+        raise UsageError(f"--method={method} has no search space; {', '.join(SPACES)} have")
+    use_compilation_cache("user")
+    out = pathlib.Path(options["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{method}.jsonl"
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    data = load("digits")
+    for trial in range(len(done), options["trials"]):
+        flags = draw(method, trial, options["seed"])
+        config = configuration.resolve({"dataset": "digits", "method": method, **flags})
+        _, _, best = train_once(config, data, options["seed"])
+        with path.open("a") as file:
+            file.write(json.dumps({"trial": trial, "flags": flags, **best}) + "\n")
+        print(f"{method} {trial}: {100 * best['robust']:.1f} % {best['seconds']:.1f} s {flags}")
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("search.py", __doc__, FLAGS, search, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""Checkpoints: saved atomically in the background, verified leaf by leaf when read.
+
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        found = checkpoints.restore(jax.eval_shape(make_state))    # None: no checkpoint at all
+        checkpoints.save(step, state, {"best": 0.47})
+
+`<workdir>/checkpoints/last` keeps the newest `keep` and is what a run resumes from; `best` keeps
+one. They are two orbax managers because one with `best_fn` may delete the newest checkpoint.
+
+The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
+a manifest with the sha256 of every leaf and of itself, and nothing is returned that differs.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+
+from l2ljax.manifest import Leaf, fingerprint, flatten, nest, pack, write_manifest
+from l2ljax.reader import CheckpointError, holds, newest_intact, quieten_orbax, steps_in
+from l2ljax.types import Tree
+
+__all__ = ["CheckpointError", "Checkpoints", "Kind", "fingerprint", "restore_any"]
+
+Kind = Literal["last", "best"]
+
+# What orbax and TensorStore raise when a disk is full or a folder is not writable.
+_UNWRITABLE = (OSError, ValueError, RuntimeError)
+
+
+class Checkpoints:
+    """The checkpoints of one run: `save`, and `restore` from the newest intact one.
+
+    Damaged checkpoints are named to `report`, one line each. Nothing is created or cleaned in
+    `workdir` before the first `save`, so a reader never disturbs a run that is writing.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        keep: int = 2,
+        report: Callable[[str], None] = logging.warning,
+    ):
+        """Of the run in `workdir`; `keep` counts the newest ones kept in `last`."""
+        self._folder = _root(workdir)
+        self._keep: dict[Kind, int] = {"last": keep, "best": 1}
+        self._report = report
+        self._writers: dict[Kind, ocp.CheckpointManager] = {}
+        quieten_orbax()
+
+    def save(self, step: int, state: Tree, notes: Mapping[str, Any], *, kind: Kind = "last"):
+        """Write `state` and the JSON-able `notes`; the device buffers are free on return.
+
+        `step` becomes the newest checkpoint: steps beyond it (damaged, or of a run since rolled
+        back) are removed, and the same step is replaced, unless it is already there, intact and
+        equal. What went wrong in the background is raised by the next `save`, `wait` or `close`.
+        """
+        self.wait()
+        leaves = jax.device_get(flatten(state))
+        manifest = write_manifest(leaves, state, notes)
+        # One array, not a tree: reading a damaged tree, orbax leaves reads in flight that print a
+        # traceback each. And packing copies: on the CPU the next step may donate these buffers.
+        items = ocp.args.Composite(
+            leaves=ocp.args.StandardSave({"packed": pack(leaves)}),
+            manifest=ocp.args.JsonSave(manifest),
+        )
+        try:
+            writer = self._writer(kind)
+            for old in writer.all_steps():
+                if old == step and holds(self._folder / kind / str(old), manifest):
+                    return
+                if old >= step:
+                    writer.delete(old)
+            writer.save(step, args=items, force=True)
+        except _UNWRITABLE as error:
+            raise self._unwritable(kind, error) from error
+
+    def restore(self, abstract: Tree, *, kind: Kind = "last") -> tuple[Tree, dict, int] | None:
+        """(state, notes, step) of the newest intact checkpoint; None if there is none at all.
+
+        `abstract` (from `jax.eval_shape`) gives the structure; bits come back as they were saved.
+        """
+        self.wait()
+        wanted = {path: Leaf(str(x.dtype), tuple(x.shape)) for path, x in flatten(abstract).items()}
+        found = newest_intact(self._folder / kind, self._report, wanted)
+        if found is None:
+            return None
+        leaves, manifest, step = found
+        # Copied: a device array that aliases NumPy's memory must not reach a donating step.
+        leaves = [jnp.array(leaves[path]) for path in wanted]
+        return jax.tree.unflatten(jax.tree.structure(abstract), leaves), manifest["notes"], step
+
+    def steps(self, kind: Kind = "last") -> list[int]:
+        """The steps completely written, damaged ones included, in increasing order."""
+        return steps_in(self._folder / kind)
+
+    def wait(self):
+        """Block until everything saved is on the disk."""
+        for kind, writer in self._writers.items():
+            try:
+                writer.wait_until_finished()
+            except _UNWRITABLE as error:
+                raise self._unwritable(kind, error) from error
+
+    def close(self):
+        """Finish what is being written and stop the background threads."""
+        try:
+            self.wait()
+        finally:
+            for kind in list(self._writers):
+                self._writers.pop(kind).close()
+
+    def __enter__(self) -> "Checkpoints":
+        """Itself."""
+        return self
+
+    def __exit__(self, *exception: object):
+        """Close, whatever happened."""
+        self.close()
+
+    def _writer(self, kind: Kind) -> ocp.CheckpointManager:
+        if kind not in self._writers:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep[kind], cleanup_tmp_directories=True
+            )
+            self._writers[kind] = ocp.CheckpointManager(self._folder / kind, options=options)
+        return self._writers[kind]
+
+    def _unwritable(self, kind: Kind, error: BaseException) -> CheckpointError:
+        return CheckpointError(f"cannot write to {self._folder / kind}: {_brief(error)}")
+
+
+def restore_any(
+    workdir: str | Path,
+    *,
+    kind: Kind = "last",
+    report: Callable[[str], None] = logging.warning,
+) -> tuple[dict, dict, int]:
+    """(nested dicts of NumPy arrays, notes, step), without knowing the structure beforehand.
+
+    Fields of named tuples become keys, and so do positions ("0", "1"); empty subtrees are {}.
+    """
+    quieten_orbax()
+    found = newest_intact(_root(workdir) / kind, report, wanted=None)
+    if found is None:
+        raise CheckpointError(f"{workdir} holds no checkpoint")
+    leaves, manifest, step = found
+    empty: dict[str, Any] = {path: {} for path in manifest["empty"]}
+    return nest(leaves | empty), manifest["notes"], step
+
+
+def _root(workdir: str | Path) -> Path:
+    # orbax takes no relative path.
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def _brief(error: BaseException) -> str:
+    """One short line: the system's own words, or the innermost clause of TensorStore's."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    clause = str(error).partition("\n")[0].partition(" [")[0].rpartition(": ")[-1]
+    return f"{type(error).__name__}: {clause[:80]}"

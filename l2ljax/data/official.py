@@ -1,0 +1,131 @@
+"""The official files: what they must be (from tensorflow_datasets), where they lie, their bytes.
+
+Nothing is extracted to disk: a tar is read in memory, member by member. The one surprising thing:
+an archive is checked against size and SHA-256 before one byte of it is parsed, whereas unpacked
+files have no published checksum, and the readers check their structure instead.
+"""
+
+import gzip
+import hashlib
+import pathlib
+import tarfile
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from l2ljax.data.dataset import DataError
+from l2ljax.data.formats import File
+from l2ljax.data.table import Row
+
+
+class Known(NamedTuple):
+    """What tensorflow_datasets knows of an official file."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+def known_files(row: Row) -> dict[str, Known]:
+    """The official archives of a row by file name: the `url_infos` of its tfds builder."""
+    import tensorflow_datasets as tfds
+
+    infos = tfds.builder_cls(row.tfds).url_infos or {}
+    return {
+        str(info.filename): Known(url, int(info.size), info.checksum)
+        for url, info in infos.items()
+        if info.filename in row.archives
+    }
+
+
+def find_unpacked(
+    row: Row, data_dir: pathlib.Path, members: Sequence[str]
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The unpacked files and the missing ones, of the first folder that holds any of them."""
+    for folder in row.folders:
+        for paths in (
+            [data_dir / folder / member for member in members],
+            [data_dir / folder / pathlib.Path(member).name for member in members],
+        ):
+            missing = [path for path in paths if not path.is_file()]
+            if len(missing) < len(paths):
+                return [path for path in paths if path not in missing], missing
+    return [], []
+
+
+def find_archive(row: Row, data_dir: pathlib.Path, archive: str) -> pathlib.Path | None:
+    """The official archive in the first folder that holds it."""
+    paths = (data_dir / folder / archive for folder in row.folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def find_files(row: Row, data_dir: pathlib.Path) -> tuple[dict[str, File], list[str]]:
+    """The files found, unpacked or in verified archives, and the archives still wanted."""
+    files, wanted = {}, []
+    for archive, members in row.archives.items():
+        found, missing = [], []
+        if members != (archive,):  # SVHN's .mat is archive and member at once: verified below
+            found, missing = find_unpacked(row, data_dir, members)
+        path = find_archive(row, data_dir, archive)
+        if found and not missing:
+            files |= {file.name: File(str(file), read_bytes(file)) for file in found}
+        elif path:
+            verify(path, known_files(row)[archive])
+            files |= unpack(path, members)
+        elif missing:
+            names = ", ".join(file.name for file in missing)
+            raise DataError(
+                f"{missing[0].parent}: incomplete, {names} missing:"
+                f" unpack {archive} there again, or put {archive} into {data_dir}"
+            )
+        else:
+            wanted.append(archive)
+    return files, wanted
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """The content of a file, or an error that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def verify(path: pathlib.Path, known: Known) -> None:
+    """Size and SHA-256, or an error with both values and where to put a good file."""
+    try:
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    advice = f"put a good copy of {known.url} there, or delete it to have it downloaded"
+    if size != known.size:
+        raise DataError(f"{path}: expected {known.size} bytes, found {size}: {advice}")
+    if found != known.sha256:
+        raise DataError(f"{path}: expected SHA-256 {known.sha256}, found {found}: {advice}")
+
+
+def unpack(path: pathlib.Path, members: Sequence[str]) -> dict[str, File]:
+    """The members of an archive by their own names, in memory; a file that is none, as it is."""
+    try:
+        if path.name.endswith(".tar.gz"):
+            data = {}
+            with tarfile.open(path, "r:gz") as tar:
+                for entry in tar:
+                    stream = tar.extractfile(entry) if entry.name in members else None
+                    if stream:
+                        data[entry.name] = stream.read()
+        elif path.suffix == ".gz":
+            with gzip.open(path) as stream:
+                data = {members[0]: stream.read()}
+        else:
+            data = {members[0]: path.read_bytes()}
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path}: cannot be unpacked: {error}") from error
+    if missing := [member for member in members if member not in data]:
+        raise DataError(f"{path}: expected to contain {', '.join(missing)}, found {sorted(data)}")
+    return {
+        pathlib.Path(member).name: File(f"{path}:{member}" if path.name != member else str(path), d)
+        for member, d in data.items()
+    }

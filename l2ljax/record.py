@@ -1,0 +1,130 @@
+"""What a run measured: `metrics.jsonl`, and TensorBoard event files if asked for.
+
+    with Record(workdir, tensorboard=True, resume_step=step) as record:
+        record.write(step, {"theta/loss": 1.25}, epoch=0.5)
+    read(workdir / "metrics.jsonl")    # [{"step": ..., "epoch": ..., "time": ..., "theta/loss": ...}]
+
+The one surprising thing: opening cuts off what lies beyond `resume_step`, so that the file of a
+resumed run is that of the uninterrupted one, line for line, except for "time" (Unix seconds).
+So write a step's record before saving its checkpoint.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_RESERVED = ("step", "epoch", "time")
+
+
+class RecordError(ValueError):
+    """The metrics cannot be read or written; one line for the user."""
+
+
+class Record:
+    """The metrics of one run, appended line by line and on the disk after each."""
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        tensorboard: bool,
+        resume_step: int = 0,
+        clock: Callable[[], float] = time.time,
+    ):
+        """Open `<workdir>/metrics.jsonl`, keeping the records up to `resume_step`."""
+        self._clock = clock
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._board = None
+        summary_writer = _summary_writer() if tensorboard else None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _cut(self._path, resume_step)
+            self._file = self._path.open("a", encoding="utf-8")
+            if summary_writer is not None:
+                folder = str(self._path.with_name("tensorboard"))
+                self._board = summary_writer(folder, purge_step=resume_step + 1)
+        except OSError as error:
+            raise RecordError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def write(self, step: int, values: Mapping[str, Any], *, epoch: float | None = None):
+        """Append one record; values are scalars, and one that is not finite becomes null."""
+        clash = [name for name in _RESERVED if name in values]
+        if clash:
+            raise ValueError(f"{clash[0]!r} is no name for a metric")
+        now = self._clock()
+        scalars = {name: float(value) for name, value in values.items()}
+        finite = {name: x if math.isfinite(x) else None for name, x in scalars.items()}
+        when = {} if epoch is None else {"epoch": float(epoch)}
+        line = {"step": int(step), **when, "time": round(now, 3), **finite}
+        try:
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RecordError(f"cannot write {self._path}: {error.strerror}") from error
+        if self._board is not None:
+            for name, x in finite.items():
+                if x is not None:
+                    self._board.add_scalar(name, x, step, walltime=now)
+
+    def close(self):
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> "Record":
+        """Itself."""
+        return self
+
+    def __exit__(self, *exception: object):
+        """Close, whatever happened."""
+        self.close()
+
+
+def read(path: str | Path) -> list[dict[str, float]]:
+    """One dict per step, in order: its records merged, the later ones winning; null reads as nan."""
+    steps: dict[int, dict[str, float]] = {}
+    for record in _records(Path(path)):
+        values = {name: math.nan if x is None else x for name, x in record.items()}
+        steps.setdefault(record["step"], {}).update(values)
+    return [steps[step] for step in sorted(steps)]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Every record, without a last line that a killed run left unfinished."""
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        if not isinstance(record["step"], int):
+            raise TypeError("step")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{place}: no record of a step") from error
+    return record
+
+
+def _cut(path: Path, resume_step: int):
+    if not path.exists():
+        return
+    kept = [json.dumps(r) for r in _records(path) if r["step"] <= resume_step]
+    # Written beside it and moved: a run killed here finds the old file or the new one.
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _summary_writer() -> Callable[..., Any]:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise RecordError(
+            "TensorBoard files need tensorboardX: pip install 'l2ljax[plots]', or switch them off"
+        ) from error
+    return SummaryWriter
