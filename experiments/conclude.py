@@ -6,18 +6,17 @@ import sys
 from typing import Any
 
 import jax
-from l2ljax.progress import duration
-from l2ljax.record import read
 
 from game import Game
 from l2ljax.attacks import Attack
 from l2ljax.checkpoint import fingerprint
 from l2ljax.data import Dataset
 from l2ljax.evaluate import evaluate, freeze
-from report import table
-from run import write_json
+from l2ljax.progress import duration
+from l2ljax.record import read
+from report import attack_eps, table
 from runtime import describe
-from saved import choices, restore
+from saved import choices, restore, write_json
 
 
 def conclude(
@@ -62,7 +61,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
             batch_size=min(options["eval_batch"], len(data.x_test)),
         )
         test[which] = {
-            r.attack: {"eps": _eps_text(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}
+            r.attack: {"eps": attack_eps(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}
             for r in results
         }
     last = restore(workdir, "last", config, data, game)
@@ -80,10 +79,6 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),
         "made_with": describe(),
     }
-
-
-def _eps_text(used: float, own: float, text: str) -> str:
-    return "-" if used == 0 else text if used == own else f"{used:g}"
 
 
 def _draw(workdir: pathlib.Path) -> None:

@@ -107,12 +107,13 @@ def run_main(
     """Parse, run, and turn every error of the user's into one line and exit code 2."""
     from l2ljax.checkpoint import CheckpointError
     from l2ljax.data import DataError
+    from l2ljax.record import RecordError
 
     if any(word in ("-h", "--help", "-help", "--helpfull") for word in argv):
         print(show_help(doc or name, table))
         return 0
     try:
         return body(parse(table, argv))
-    except (UsageError, DataError, CheckpointError) as error:
+    except (UsageError, DataError, CheckpointError, RecordError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -22,3 +22,8 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
     return "\n".join([text[0].rstrip(), "-" * len(text[0]), *(t.rstrip() for t in text[1:])])
+
+
+def attack_eps(used: float, own: float, text: str) -> str:
+    """The radius an attack used, as the user wrote it where it is the user's."""
+    return "-" if used == 0 else text if used == own else f"{used:g}"

@@ -7,7 +7,6 @@ checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, met
 
 import json
 import math
-import os
 import pathlib
 import signal
 import sys
@@ -19,8 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from l2ljax.progress import Progress
-from l2ljax.record import Record
 
 import config as configuration
 from game import Game
@@ -30,8 +27,11 @@ from l2ljax.data import Dataset, epoch_order
 from l2ljax.data.batches import scale
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.evaluate import freeze, robust
+from l2ljax.progress import Progress
+from l2ljax.record import Record
 from l2ljax.types import State
 from options import UsageError
+from saved import write_json
 
 NOTES: dict[str, Any] = {"sums": {}, "count": 0, "best": {}, "seconds": 0.0}
 
@@ -93,13 +93,6 @@ class Files:
             write_json(path, described)
         except OSError as error:
             raise UsageError(f"{workdir} cannot be written: {error.strerror}") from None
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Written whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def _short(values: dict[str, float]) -> dict[str, str]:

@@ -51,32 +51,31 @@ class Progress:
         self._tenth = 10 * done // self._total
         self._drawn_at = -float("inf")
         self._drawn = ""
-        self._latest: tuple[int, float | None, dict[str, Any]] | None = None
 
     def update(self, step: int, *, epoch: float | None = None, line: bool = False, **values: Any):
         """`step` steps are done; values are numbers or texts. `line` asks for a line now."""
-        self._latest = (step, epoch, values)
+        last = step >= self._total
         if self._first is None:
-            shown = self._values(values)  # waits for the step, so that its end is known
+            shown = self._show(values)  # waits for the step, so that its end is known
             self._first = (step, self._clock())
-            if self._terminal or line:
+            if self._terminal or line or last:
                 self._draw(step, epoch, shown)
-        elif line or step >= self._total or self._is_due(step):
-            self._draw(step, epoch, self._values(values))
+        elif line or last or self._is_due(step):
+            self._draw(step, epoch, self._show(values))
 
     def say(self, text: str):
         """Print a line of its own, above the bar."""
-        self._erase()
+        if self._terminal and self._drawn:
+            print("\r" + " " * len(self._drawn) + "\r", end="", file=self._stream)
+            self._drawn = ""
         print(text, file=self._stream, flush=True)
         self._drawn_at = -float("inf")
 
     def close(self):
-        """Draw the last state and end the line."""
-        if self._latest is not None and self._terminal:
-            step, epoch, values = self._latest
-            self._draw(step, epoch, self._values(values))
+        """End the line."""
+        if self._terminal and self._drawn:
             print(file=self._stream, flush=True)
-        self._latest, self._drawn = None, ""
+            self._drawn = ""
 
     def __enter__(self) -> "Progress":
         """Itself."""
@@ -91,22 +90,24 @@ class Progress:
             return self._clock() - self._drawn_at >= _REDRAW_SECONDS
         return 10 * step // self._total > self._tenth
 
-    def _values(self, values: dict[str, Any]) -> list[str]:
+    def _show(self, values: dict[str, Any]) -> str:
         def show(name: str, value: Any) -> str:
             if isinstance(value, str):
                 return f"{name} {value}"
-            return f"{name} {value:.0%}"[:-1] + " %" if name in self._percent else f"{name} {float(value):.4g}"
+            if name in self._percent:
+                return f"{name} {100 * float(value):.0f} %"
+            return f"{name} {float(value):.4g}"
 
-        return [show(name, value) for name, value in values.items()]
+        return " ".join(show(name, value) for name, value in values.items())
 
-    def _draw(self, step: int, epoch: float | None, shown: list[str]):
+    def _draw(self, step: int, epoch: float | None, shown: str):
         now = self._clock()
         filled = min(_WIDTH * step // self._total, _WIDTH)
         bar = "#" * filled + "." * (_WIDTH - filled)
         parts = [f"{self._label} [{bar}] {100 * step // self._total:3d} %"]
         parts += [] if epoch is None else [f"epoch {epoch:.1f}"]
         parts += self._speed(step, now)
-        text = "  ".join([*parts, *([" ".join(shown)] if shown else [])])
+        text = "  ".join([*parts, shown]).rstrip()
         if self._terminal:
             text = text[: shutil.get_terminal_size().columns - 1]
             print("\r" + text.ljust(len(self._drawn)), end="", file=self._stream, flush=True)
@@ -122,8 +123,3 @@ class Progress:
         left = (self._total - step) / per_second
         ending = [f"{duration(left)} left"] if step < self._total else []
         return [f"{per_second:.3g} step/s", *ending]
-
-    def _erase(self):
-        if self._terminal and self._drawn:
-            print("\r" + " " * len(self._drawn) + "\r", end="", file=self._stream)
-            self._drawn = ""

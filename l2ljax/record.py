@@ -2,7 +2,7 @@
 
     with Record(workdir, tensorboard=True, resume_step=step) as record:
         record.write(step, {"theta/loss": 1.25}, epoch=0.5)
-    read(workdir / "metrics.jsonl")    # [{"step": ..., "epoch": ..., "time": ..., "theta/loss": ...}]
+    read(workdir / "metrics.jsonl")    # [{"step": 1, "epoch": 0.5, "time": ..., "theta/loss": ...}]
 
 The one surprising thing: opening cuts off what lies beyond `resume_step`, so that the file of a
 resumed run is that of the uninterrupted one, line for line, except for "time" (Unix seconds).
@@ -86,18 +86,23 @@ class Record:
 
 
 def read(path: str | Path) -> list[dict[str, float]]:
-    """One dict per step, in order: its records merged, the later ones winning; null reads as nan."""
+    """One dict per step, in order: its records merged, later ones winning; null reads as nan."""
     steps: dict[int, dict[str, float]] = {}
-    for record in _records(Path(path)):
+    for _, record in _records(Path(path)):
         values = {name: math.nan if x is None else x for name, x in record.items()}
         steps.setdefault(record["step"], {}).update(values)
     return [steps[step] for step in sorted(steps)]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Every record, without a last line that a killed run left unfinished."""
-    *lines, _ = path.read_bytes().split(b"\n")
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Every line and its record, without a last line that a killed run left unfinished."""
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    return [
+        (line, _parse(line, f"{path}, line {number}")) for number, line in enumerate(lines, start=1)
+    ]
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any]:
@@ -113,10 +118,10 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
 def _cut(path: Path, resume_step: int):
     if not path.exists():
         return
-    kept = [json.dumps(r) for r in _records(path) if r["step"] <= resume_step]
+    kept = [line for line, record in _records(path) if record["step"] <= resume_step]
     # Written beside it and moved: a run killed here finds the old file or the new one.
     beside = path.with_name(path.name + ".tmp")
-    beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    beside.write_bytes(b"".join(line + b"\n" for line in kept))
     os.replace(beside, path)
 
 
