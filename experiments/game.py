@@ -91,10 +91,10 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         return init_state(phi_key, theta, theta_stats, method, tx_theta, tx_phi, example, ema=ema)
 
     def init(seed: int) -> State:
-        state = fresh(jax.random.key(seed))
         if config["init_from"] in ("", "none"):
-            return state
-        return _start_from(config["init_from"], state)
+            return fresh(jax.random.key(seed))
+        tree, _, _ = restore_any(config["init_from"], kind="best")
+        return _start_from(config["init_from"], tree, fresh(jax.random.key(seed)))
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: State, x: Array, y: Array, order: Array, rng: Array):
@@ -140,9 +140,8 @@ def _optimiser(config: dict[str, Any], player: str, rate: Callable):
     )
 
 
-def _start_from(workdir: str, state: State) -> State:
+def _start_from(workdir: str, tree: dict[str, Any], state: State) -> State:
     """theta and its statistics from another run's best checkpoint; everything else is new."""
-    tree, _, _ = restore_any(workdir, kind="best")
     for name in ("theta", "theta_stats"):
         new, old = (jax.tree.map(jnp.shape, t) for t in (tree[name], getattr(state, name)))
         if new != old:

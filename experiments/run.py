@@ -127,6 +127,7 @@ class Run:
         self.rng = jax.random.key(seed)
         self.frozen = freeze(game.f)
         self.train_step: Callable | None = None
+        self.saved_at = time.monotonic()
         self.diagnosis = make_diagnose(game.f, game.method)
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
 
@@ -145,31 +146,31 @@ class Run:
                 Record(self.workdir, tensorboard=tensorboard, resume_step=step) as record,
                 Progress(self.total, label=self.workdir.name, done=step) as progress,
             ):
-                saved = time.monotonic()
-                for epoch in range(step // self.game.steps_per_epoch, self.epochs):
+                self.saved_at = time.monotonic()
+                while step < self.total:
+                    epoch = step // self.game.steps_per_epoch
                     state, step = self.epoch(epoch, state, step, x, y, record, progress, stop)
-                    ended = step == (epoch + 1) * self.game.steps_per_epoch
+                    ended = step % self.game.steps_per_epoch == 0
                     if ended:
                         self.close_epoch(epoch + 1, state, step, record, progress, checkpoints)
-                    every = (epoch + 1) % self.options["checkpoint_every"] == 0
-                    late = time.monotonic() - saved > 60 * self.options["checkpoint_minutes"]
-                    if stop.signal or step == self.total or (ended and (every or late)):
+                    every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
+                    if every or self.late() or stop.signal or step == self.total:
                         checkpoints.save(step, state, self.notes)
-                        saved = time.monotonic()
+                        self.saved_at = time.monotonic()
                     if stop.signal and step < self.total:
                         checkpoints.wait()
                         raise Interrupted(stop.signal, step, self.total)
             return state
 
     def epoch(self, epoch, state, step, x, y, record, progress, stop):
-        """Steps to the end of the epoch, or to a signal; metrics are fetched one step late."""
+        """Steps to the epoch's end, a signal or a due checkpoint; metrics come one step late."""
         order = epoch_order(self.seed, epoch, int(state.rollbacks), len(x))
         end = (epoch + 1) * self.game.steps_per_epoch
         if self.train_step is None:
             lowered = self.game.train_step.lower(state, x, y, order, self.rng)
             self.train_step = lowered.compile()
         began, waiting = time.perf_counter(), None
-        while step < end and not stop.signal:
+        while step < end and not stop.signal and not self.late():
             state, metrics = self.train_step(state, x, y, order, self.rng)
             step += 1
             if waiting is not None:
@@ -180,15 +181,19 @@ class Run:
         self.notes["seconds"] += time.perf_counter() - began
         return state, step
 
+    def late(self) -> bool:
+        """Whether a checkpoint is due by the clock, also within an epoch."""
+        return time.monotonic() - self.saved_at > 60 * self.options["checkpoint_minutes"]
+
     def measured(self, step: int, metrics: dict[str, Any], record, progress) -> None:
         """Sum one step's metrics; a number that is none ends the run."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            kept = Checkpoints.newest(self.workdir)
+            kept = Checkpoints(self.workdir).steps()
             raise Diverged(
                 f"{bad[0]} is {values[bad[0]]} at step {step} of {self.total}; "
-                + (f"the last good checkpoint is step {kept}" if kept else "nothing was saved yet")
+                + (f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved yet")
                 + "; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
             )
         sums = self.notes["sums"]

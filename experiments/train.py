@@ -77,6 +77,8 @@ def train(given: dict[str, Any]) -> int:
     )
     for seed in seeds:
         workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
+        if config["init_from"] not in ("", "none") and not (workdir / "config.json").exists():
+            game.init(seed)  # a start that cannot be had is refused before anything is written
         Files(workdir, config, seed)
         run = Run(game, data, seed, config["epochs"], workdir, options)
         try:

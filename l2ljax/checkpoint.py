@@ -4,8 +4,8 @@
         found = checkpoints.restore(jax.eval_shape(make_state))    # None: no checkpoint at all
         checkpoints.save(step, state, {"best": 0.47})
 
-`<workdir>/checkpoints/last` keeps the newest `keep` and is what a run resumes from; `best` keeps
-one. They are two orbax managers because one with `best_fn` may delete the newest checkpoint.
+`<workdir>/checkpoints/last` keeps the newest `keep` and is what a run resumes from; `best` and
+`best_ema` keep one. Each is an orbax manager of its own: one with `best_fn` may delete the newest.
 
 The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
 a manifest with the sha256 of every leaf and of itself, and nothing is returned that differs.
@@ -26,7 +26,7 @@ from l2ljax.types import Tree
 
 __all__ = ["CheckpointError", "Checkpoints", "Kind", "fingerprint", "restore_any"]
 
-Kind = Literal["last", "best"]
+Kind = Literal["last", "best", "best_ema"]
 
 # What orbax and TensorStore raise when a disk is full or a folder is not writable.
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
@@ -48,7 +48,7 @@ class Checkpoints:
     ):
         """Of the run in `workdir`; `keep` counts the newest ones kept in `last`."""
         self._folder = _root(workdir)
-        self._keep: dict[Kind, int] = {"last": keep, "best": 1}
+        self._keep: dict[Kind, int] = {"last": keep, "best": 1, "best_ema": 1}
         self._report = report
         self._writers: dict[Kind, ocp.CheckpointManager] = {}
         quieten_orbax()
@@ -58,9 +58,10 @@ class Checkpoints:
 
         `step` becomes the newest checkpoint: steps beyond it (damaged, or of a run since rolled
         back) are removed, and the same step is replaced, unless it is already there, intact and
-        equal. What went wrong in the background is raised by the next `save`, `wait` or `close`.
+        equal. What went wrong in the background is raised by the kind's next `save`, by `wait` and
+        by `close`.
         """
-        self.wait()
+        self._wait(kind)
         leaves = jax.device_get(flatten(state))
         manifest = write_manifest(leaves, state, notes)
         # One array, not a tree: reading a damaged tree, orbax leaves reads in flight that print a
@@ -101,11 +102,8 @@ class Checkpoints:
 
     def wait(self):
         """Block until everything saved is on the disk."""
-        for kind, writer in self._writers.items():
-            try:
-                writer.wait_until_finished()
-            except _UNWRITABLE as error:
-                raise self._unwritable(kind, error) from error
+        for kind in self._writers:
+            self._wait(kind)
 
     def close(self):
         """Finish what is being written and stop the background threads."""
@@ -130,6 +128,13 @@ class Checkpoints:
             )
             self._writers[kind] = ocp.CheckpointManager(self._folder / kind, options=options)
         return self._writers[kind]
+
+    def _wait(self, kind: Kind):
+        if kind in self._writers:
+            try:
+                self._writers[kind].wait_until_finished()
+            except _UNWRITABLE as error:
+                raise self._unwritable(kind, error) from error
 
     def _unwritable(self, kind: Kind, error: BaseException) -> CheckpointError:
         return CheckpointError(f"cannot write to {self._folder / kind}: {_brief(error)}")

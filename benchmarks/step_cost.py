@@ -1,0 +1,278 @@
+"""What a training step costs: milliseconds, and the FLOPs of its passes, as ratios to Plain's.
+
+    python benchmarks/step_cost.py
+    python benchmarks/step_cost.py --dataset=cifar10 --data_dir=DIR --attacker=slim --batch_size=64
+
+Writes runs/step_cost.json as well. The methods are timed in turn and each ratio is taken within
+one round, so that whatever else the machine does falls on all of them. FLOPs are XLA's count of the
+compiled, unrolled program; a loop's body would be counted once, so where the inner loops stay loops
+(GPU, TPU) a process of its own counts on the CPU. The one surprising thing: the count can lie below
+the floor of passes, because a method's clean forward pass is shared when it is asked for twice.
+"""
+
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+
+import jax
+import numpy as np
+
+import config as configuration
+from game import make_game
+from l2ljax.data import Dataset, epoch_order, load
+from l2ljax.methods import METHODS, mixed
+from l2ljax.models import label
+from l2ljax.names import nearest
+from options import Flag, UsageError, defaults, run_main
+from report import align
+from runtime import cache_folder, describe, use_compilation_cache
+from saved import write_json
+
+SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")
+"""The deciding flags that this script takes; the rest is the recipe's."""
+
+FLAGS = [
+    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    Flag("methods", str, "methods joined by commas; Plain is always among them", ",".join(METHODS)),
+    Flag("repeats", int, "rounds, each of a slice of every method", 20),
+    Flag("slice_ms", float, "milliseconds that a method's slice of a round takes at least", 200.0),
+    Flag("out", str, "the JSON to write", "runs/step_cost.json"),
+    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
+    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Flag("count_only", bool, "print the FLOPs as JSON and measure nothing", False),
+]
+
+LIMITS = {False: 1.3, True: 1.6}
+"""What measured over counted may be on a CPU, without and with a learned attacker."""
+
+PASSES: dict[str, Callable[[int], tuple[int, int]]] = {
+    "plain": lambda steps: (0, 0),
+    "fgsm": lambda steps: (1, 0),
+    "pgm": lambda steps: (steps, 0),
+    "naive_l2l": lambda steps: (0, 1),
+    "grad_l2l": lambda steps: (1, 1),
+    "two_step_l2l": lambda steps: (2, 2),
+    "multistep_l2l": lambda steps: (steps, steps),
+    "kstep_l2l": lambda steps: (steps, steps),
+}
+"""What the inner problem needs: input gradients, calls of the attacker (papers.md 1.8)."""
+
+PAPER = {
+    ("plain", ""): 1.00,
+    ("fgsm", ""): 2.86,
+    ("pgm", ""): 11.49,
+    ("naive_l2l", "slim"): 3.21,
+    ("naive_l2l", "wide"): 4.02,
+    ("grad_l2l", "slim"): 3.28,
+    ("grad_l2l", "wide"): 4.15,
+    ("two_step_l2l", "slim"): 6.29,
+    ("two_step_l2l", "wide"): 7.92,
+}
+"""The paper's Table 4: CIFAR-10, WRN-34-4, PGM-10, attackers of full width, one GTX 1080 Ti."""
+
+
+def floor(config: dict[str, Any]) -> tuple[str, float]:
+    """The passes of a step as text, and the classifier's in Plain steps (F = I = 1, B = 2).
+
+    F forward, I backward to the input alone, B full backward; f and b are the attacker's.
+    """
+    row = METHODS[config["method"]]
+    gradients, calls = PASSES[config["method"]](config["inner_steps"] or 0)
+    outer = 2 if row.train_loss is mixed and config["clean_mix"] else 1
+    ascents = config["phi_steps"] if row.learns and config["order"] == "alternating" else 0
+    moves = 1 + ascents
+    count = {
+        "F": moves * gradients + outer + ascents,
+        "I": moves * gradients + ascents,
+        "B": outer,
+        "f": moves * calls,
+        "b": (ascents or 1) * calls,
+    }
+    text = "+".join(f"{n if n > 1 else ''}{name}" for name, n in count.items() if n)
+    return text, (count["F"] + count["I"] + 2 * count["B"]) / 3
+
+
+class Program(NamedTuple):
+    """A method's compiled training step, and `run`: so many steps -> seconds."""
+
+    compiled: Any
+    run: Callable[[int], float]
+
+    @property
+    def flops(self) -> float:
+        """XLA's count for one step; the inner loops must be unrolled."""
+        return float(self.compiled.cost_analysis()["flops"])
+
+
+def build(config: dict[str, Any], data: Dataset) -> Program:
+    """The step of a configuration, compiled once, on a state of its own."""
+    game = make_game(config, data)
+    x, y = jax.device_put((data.x_train, data.y_train))
+    rest = x, y, epoch_order(0, 0, 0, len(x)), jax.random.key(0)
+    state = game.init(0)
+    compiled = game.train_step.lower(state, *rest).compile()
+
+    def run(steps: int) -> float:
+        nonlocal state
+        began = time.perf_counter()
+        for _ in range(steps):
+            state, _ = compiled(state, *rest)
+        jax.block_until_ready(state)
+        return time.perf_counter() - began
+
+    return Program(compiled, run)
+
+
+def convolutions_in_loops(hlo: str) -> list[str]:
+    """The convolutions that an HLO text has inside a while loop, however deep, by name."""
+    bodies: dict[str, str] = {}
+    for part in re.split(r"^(?=(?:ENTRY )?%[\w.-]+ \()", hlo, flags=re.MULTILINE)[1:]:
+        bodies[part.partition("%")[2].partition(" ")[0]] = part
+
+    def mentioned(attributes: str, text: str) -> list[str]:
+        groups = re.findall(rf"\b(?:{attributes})=(\{{[^}}]*\}}|%[\w.-]+)", text)
+        return re.findall(r"%([\w.-]+)", " ".join(groups))
+
+    inside: set[str] = set()
+    waiting = mentioned("body", hlo)
+    while waiting:
+        name = waiting.pop()
+        if name not in inside:
+            inside.add(name)
+            waiting += mentioned(r"body|condition|calls|to_apply|\w+_computations?", bodies[name])
+    convolution = (
+        r"^ *(?:ROOT )?%([\w.-]+) = .* (?:convolution\(|custom-call\(.*_target=\"[^\"]*conv)"
+    )
+    return re.findall(convolution, "".join(bodies[name] for name in inside), flags=re.MULTILINE)
+
+
+def time_in_turn(
+    runs: dict[str, Callable[[int], float]], repeats: int, slice_ms: float
+) -> dict[str, list[float]]:
+    """Milliseconds per step by method, one entry a round; a slice's steps are set in a warm-up."""
+    steps = {}
+    for name, run in runs.items():
+        run(2)
+        steps[name] = max(2, math.ceil(slice_ms / 1e3 / (run(2) / 2)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(1e3 * run(steps[name]) / steps[name])
+    return times
+
+
+def compare(
+    times: dict[str, list[float]], flops: dict[str, float], configs: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """For each method its time and its FLOPs over Plain's, and whether the first follows the second.
+
+    `measured` is the median over rounds of the ratio within a round; `verdict` needs it to be at
+    most LIMITS times `counted`.
+    """
+    results = {}
+    for name, ms in times.items():
+        ratios = np.divide(ms, times["plain"])
+        learns = METHODS[name].learns
+        counted, measured = flops[name] / flops["plain"], float(np.median(ratios))
+        attacker = configs[name]["attacker"] if learns else ""
+        passes, least = floor(configs[name])
+        results[name] = {
+            "ms": [float(q) for q in np.percentile(ms, (0, 25, 50, 75))],
+            "flops": flops[name],
+            "measured": measured,
+            "measured_quartiles": [float(q) for q in np.percentile(ratios, (25, 75))],
+            "counted": counted,
+            "over": measured / counted,
+            "limit": LIMITS[learns],
+            "verdict": "ok" if measured <= LIMITS[learns] * counted else "over",
+            "passes": passes,
+            "floor": least,
+            "paper": PAPER.get((name, attacker)),
+        }
+    return results
+
+
+HEADER = (
+    "method|ms/step|quartiles|measured|quartiles|counted|measured/counted|limit|verdict"
+    "|passes|floor|paper's (1080 Ti, WRN-34-4)"
+)
+
+
+def show(results: dict[str, dict[str, Any]]) -> str:
+    """The table; `measured`, `counted`, `floor` and the paper's column are ratios to Plain."""
+    lines = [HEADER.split("|")]
+    for name, r in results.items():
+        _, low, median, high = r["ms"]
+        numbers = f"{median:.2f}|{low:.2f}-{high:.2f}|{r['measured']:.2f}|"
+        numbers += "{:.2f}-{:.2f}|".format(*r["measured_quartiles"])
+        numbers += f"{r['counted']:.2f}|{r['over']:.2f}|{r['limit']}|{r['verdict']}|"
+        paper = f"{r['paper']:.2f}" if r["paper"] else "-"
+        lines.append(f"{name}|{numbers}{r['passes']}|{r['floor']:.2f}|{paper}".split("|"))
+    return align(lines)
+
+
+def bench(given: dict[str, Any]) -> int:
+    """Compile, count, time, print, write."""
+    options = defaults(FLAGS) | given
+    for name in ("repeats", "slice_ms"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
+    names = list(dict.fromkeys(["plain", *filter(None, options["methods"].split(","))]))
+    settings = {name: given[name] for name in SETTINGS if name in given}
+    configs = {name: configuration.resolve({**settings, "method": name}) for name in names}
+    out = pathlib.Path(options["out"])
+    use_compilation_cache(options["compilation_cache"])
+    data_dir = options["data_dir"] or str(cache_folder("data"))
+    data = load(configs["plain"]["dataset"], data_dir=data_dir)
+    programs = {name: build(config, data) for name, config in configs.items()}
+    if options["count_only"]:
+        print(json.dumps({name: program.flops for name, program in programs.items()}))
+        return 0
+    on_cpu = jax.default_backend() == "cpu"
+    flops = {n: p.flops for n, p in programs.items()} if on_cpu else count_on_cpu(given)
+    runs = {name: program.run for name, program in programs.items()}
+    results = compare(time_in_turn(runs, options["repeats"], options["slice_ms"]), flops, configs)
+    for name, program in programs.items():
+        results[name]["convolutions_in_loops"] = convolutions_in_loops(program.compiled.as_text())
+        results[name]["config"] = configs[name]
+    plain = configs["plain"]
+    attacker = label(plain["attacker"], plain["attacker_width"])
+    print(f"{data.name}, {plain['model']}, attacker {attacker}, batch {plain['batch_size']}")
+    print(show(results))
+    looped = {name for name in names if results[name]["convolutions_in_loops"]}
+    print(f"convolutions inside a loop: {', '.join(sorted(looped)) or 'none'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"methods": results, "options": options, "made_with": describe()})
+    print(f"written to {out}")
+    return 0
+
+
+def count_on_cpu(given: dict[str, Any]) -> dict[str, float]:
+    """FLOPs by method from a process that has only the CPU, where every inner loop is unrolled."""
+    flags = [f"--{name}={value}" for name, value in {**given, "count_only": True}.items()]
+    done = subprocess.run(
+        [sys.executable, str(pathlib.Path(__file__).resolve()), *flags],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("step_cost.py", __doc__, FLAGS, bench, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

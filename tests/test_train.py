@@ -1,0 +1,240 @@
+"""The training script: what it writes, and that a resumed run is the uninterrupted one."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import train
+from l2ljax.checkpoint import restore_any
+from l2ljax.record import read
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = [
+    "--model=wrn-10-1",
+    "--attacker=two_layer",
+    "--attacker_width=0.0625",
+    "--batch_size=256",
+    "--diagnose=32",
+    "--final_attacks=clean,fgsm",
+    "--noplots",
+    "--ema_decay=0.9",
+    "--log_every=3",
+]
+CLOCKS = ("time", "seconds/train", "seconds/validation")
+
+
+def run(workdir, *flags, epochs=3):
+    return train.main([*SMALL, f"--workdir={workdir}", f"--epochs={epochs}", *flags])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    assert run(workdir) == 0
+    return workdir
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
+
+
+def fingerprints(workdir):
+    summary = json.loads((workdir / "summary.json").read_text())
+    return summary["theta_sha256"], summary["phi_sha256"], summary["test"], summary["steps"]
+
+
+def assert_same_run(a, b):
+    assert metrics(a) == metrics(b)
+    assert fingerprints(a) == fingerprints(b)
+    for kind in ("last", "best", "best_ema"):
+        one, two = restore_any(a, kind=kind), restore_any(b, kind=kind)
+        assert one[2] == two[2]
+        assert _bytes(one[0]) == _bytes(two[0]), kind
+
+
+def _bytes(tree):
+    if isinstance(tree, dict):
+        return {name: _bytes(child) for name, child in tree.items()}
+    return tree.tobytes()
+
+
+def test_a_run_writes_everything_it_promises(uninterrupted):
+    names = {path.name for path in uninterrupted.iterdir()}
+    assert {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard"} <= names
+    config = json.loads((uninterrupted / "config.json").read_text())
+    assert config["method"] == "grad_l2l" and config["eps"] == "0.2" and config["seed"] == 0
+    summary = json.loads((uninterrupted / "summary.json").read_text())
+    assert set(summary["test"]) == {"best", "last", "best_ema", "last_ema"}
+    for results in summary["test"].values():
+        assert set(results) == {"clean", "fgsm"}
+        assert all(0 <= entry["accuracy"] <= 1 for entry in results.values())
+        assert results["fgsm"]["accuracy"] <= results["clean"]["accuracy"]
+    assert len(summary["theta_sha256"]) == len(summary["phi_sha256"]) == 64
+    assert summary["made_with"]["jax"] and summary["seconds"]["train"] > 0
+
+
+def test_every_epoch_is_validated_and_the_attacker_diagnosed(uninterrupted):
+    epochs = [line for line in read(uninterrupted / "metrics.jsonl") if "val/clean" in line]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]
+    for line in epochs:
+        assert {"val/robust", "val/clean_ema", "val/robust_ema"} <= set(line)
+        assert {"theta/loss", "theta/clean_accuracy", "theta/robust_accuracy"} <= set(line)
+        assert {"theta/lr", "phi/lr", "theta/grad_norm", "phi/grad_norm"} <= set(line)
+        assert len([name for name in line if name.startswith("attacker/")]) == 6
+    within = [line for line in read(uninterrupted / "metrics.jsonl") if "val/clean" not in line]
+    assert [line["step"] for line in within] == [3, 6, 9]
+
+
+def test_a_short_run_learns(uninterrupted):
+    epochs = [line for line in read(uninterrupted / "metrics.jsonl") if "val/clean" in line]
+    assert epochs[-1]["theta/loss"] < epochs[0]["theta/loss"]
+    assert max(line["val/clean"] for line in epochs) > 0.4
+
+
+def test_a_second_call_only_prints(uninterrupted, capsys):
+    before = (uninterrupted / "summary.json").stat().st_mtime_ns
+    assert run(uninterrupted) == 0
+    assert (uninterrupted / "summary.json").stat().st_mtime_ns == before
+    assert "theta sha256" in capsys.readouterr().out
+
+
+def test_the_same_command_gives_the_same_bits(uninterrupted, tmp_path):
+    assert run(tmp_path / "again") == 0
+    assert_same_run(uninterrupted, tmp_path / "again")
+
+
+@pytest.mark.parametrize("step", [2, 4, 7])
+def test_resume_is_bit_identical(uninterrupted, tmp_path, monkeypatch, step):
+    """Ctrl-C within an epoch, at the end of one, and after some."""
+    workdir = tmp_path / "stopped"
+    interrupt_at(monkeypatch, step)
+    assert run(workdir) == 128 + signal.SIGINT
+    monkeypatch.undo()
+    assert run(workdir) == 0
+    assert_same_run(uninterrupted, workdir)
+
+
+def interrupt_at(monkeypatch, step):
+    import run as loop
+
+    measured = loop.Run.measured
+
+    def raise_signal(self, at, *rest):
+        measured(self, at, *rest)
+        if at == step - 1:  # metrics arrive one step late
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Run, "measured", raise_signal)
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
+    uninterrupted, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "damaged"
+    interrupt_at(monkeypatch, 7)
+    assert run(workdir) == 130
+    monkeypatch.undo()
+    newest = max((workdir / "checkpoints" / "last").iterdir(), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    capsys.readouterr()
+    assert run(workdir) == 0
+    said = capsys.readouterr().err
+    assert str(newest) in said and "resumed at step" in said
+    assert_same_run(uninterrupted, workdir)
+
+
+def test_with_no_intact_checkpoint_the_run_stops(uninterrupted, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "ruined"
+    interrupt_at(monkeypatch, 3)
+    assert run(workdir) == 130
+    monkeypatch.undo()
+    for path in (workdir / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert run(workdir) == 2
+    assert "resumed" not in capsys.readouterr().err
+
+
+def test_other_flags_are_refused_by_name(uninterrupted, capsys):
+    before = metrics(uninterrupted)
+    assert run(uninterrupted, "--theta_lr=0.3", "--grad_norm=sign") == 2
+    said = capsys.readouterr().err
+    assert "--theta_lr: 0.1 -> 0.3" in said and "--grad_norm: batch_max -> sign" in said
+    assert metrics(uninterrupted) == before
+
+
+def test_a_diverging_run_stops_and_says_where(tmp_path, capsys):
+    assert run(tmp_path / "wild", "--theta_lr=1e30", "--theta_schedule=constant") == 2
+    said = capsys.readouterr().err
+    assert "at step" in said and "--theta_lr" in said and "saved" in said
+
+
+def test_init_from_takes_theta_and_refuses_other_architectures(uninterrupted, tmp_path, capsys):
+    start = f"--init_from={uninterrupted}"
+    assert run(tmp_path / "warm", start, epochs=1) == 0
+    first = read(tmp_path / "warm" / "metrics.jsonl")[0]
+    assert first["theta/loss"] < read(uninterrupted / "metrics.jsonl")[0]["theta/loss"]
+    assert run(tmp_path / "other", start, "--model=mlp", epochs=1) == 2
+    assert "architecture" in capsys.readouterr().err
+    assert run(tmp_path / "none", f"--init_from={tmp_path}", epochs=1) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_several_seeds_are_several_runs_and_one_compilation(tmp_path):
+    flags = ["--seeds=0,1", f"--workdir={tmp_path}", "--epochs=1"]
+    assert train.main([*SMALL, *flags]) == 0
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders == ["digits-grad_l2l-0", "digits-grad_l2l-1"]
+    one, two = (fingerprints(tmp_path / name)[0] for name in folders)
+    assert one != two
+
+
+def start(workdir, *flags):
+    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *SMALL]
+    command += [f"--workdir={workdir}", "--epochs=3", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(workdir, process, seconds=120):
+    until = time.monotonic() + seconds
+    folder = workdir / "checkpoints" / "last"
+    while time.monotonic() < until and process.poll() is None:
+        if folder.exists() and any(path.name.isdigit() for path in folder.iterdir()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint appeared: {process.communicate()}")
+
+
+def test_the_real_command_survives_kill_and_sigterm(uninterrupted, tmp_path):
+    workdir = tmp_path / "killed"
+    process = start(workdir)
+    wait_for_checkpoint(workdir, process)
+    process.kill()
+    process.communicate()
+    process = start(workdir)
+    time.sleep(2)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM), said
+    process = start(workdir)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "theta sha256" in out
+    assert_same_run(uninterrupted, workdir)
+
+
+def test_a_checkpoint_is_due_by_the_clock_within_an_epoch_too(uninterrupted, tmp_path):
+    workdir = tmp_path / "often"
+    assert run(workdir, "--checkpoint_minutes=0.0000001") == 0
+    assert_same_run(uninterrupted, workdir)
+    assert sorted(int(p.name) for p in (workdir / "checkpoints" / "last").iterdir()) == [11, 12]
