@@ -73,7 +73,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "test": test,
         "test_images": len(data.x_test),
         "steps": steps,
-        "validation": {k: v for k, v in line.items() if k.startswith("val/")},
+        "best": last.notes["best"],
         "seconds": {"train": line["seconds/train"]},
         "theta_sha256": fingerprint((last.state.theta, last.state.theta_stats)),
         "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),

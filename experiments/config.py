@@ -5,7 +5,9 @@ written to config.json, and compared when a run is resumed.
 """
 
 import json
+import math
 import pathlib
+import shlex
 from typing import Any
 
 from l2ljax.attacker_input import GRAD_NORMS
@@ -84,8 +86,7 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
     method, dataset = what["method"], what["dataset"]
     if method not in METHODS:
         raise UsageError(nearest("method", method, METHODS))
-    kind = dataset.partition(":")[0]
-    if kind not in DATASETS and kind != "npz":
+    if dataset not in DATASETS and not dataset.startswith("npz:"):
         raise UsageError(nearest("dataset", dataset, [*DATASETS, "npz:PATH"]))
     recipe = what["recipe"] or DEFAULT.get(dataset, "l2l_code")
     row = METHODS[method]
@@ -96,9 +97,10 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
     config |= what | {"recipe": recipe}
     _check(config, given)
     if RECIPES[recipe].NEEDS_INIT and method != "plain" and not config["init_from"]:
+        name = pathlib.Path(dataset.removeprefix("npz:")).stem
         raise UsageError(
             f"recipe {recipe} starts from a Plain net: train one with --recipe={recipe} "
-            f"--dataset={dataset} --method=plain, then add --init_from=runs/{dataset}-plain-0 "
+            f"--dataset={dataset} --method=plain, then add --init_from=runs/{name}-plain-0 "
             "(--init_from=none starts from scratch)"
         )
     return config
@@ -116,15 +118,21 @@ def _check(config: dict[str, Any], given: dict[str, Any]) -> None:
     for name in positive:
         if config[name] is not None and config[name] <= 0:
             raise UsageError(f"--{name}={config[name]} must be positive")
-    shares = ("dropout", "label_smoothing", "ema_decay", "theta_momentum", "phi_momentum")
-    for name in shares:
+    both = [f"{player}_{name}" for player in ("theta", "phi") for name in ("wd", "clip")]
+    for name in ("eps_warmup", "phi_lr", "theta_drop_factor", "phi_drop_factor", *both):
+        if config[name] < 0:
+            raise UsageError(f"--{name}={config[name]} must not be negative")
+    both = [f"{player}_{name}" for player in ("theta", "phi") for name in ("momentum", "b2")]
+    for name in ("dropout", "label_smoothing", "ema_decay", *both):
         if config[name] is not None and not 0 <= config[name] < 1:
             raise UsageError(f"--{name}={config[name]} must lie in [0, 1)")
     if fraction(config["inner_step"]) <= 0:
         raise UsageError(f"--inner_step={config['inner_step']} must be positive")
     if config["phi_steps"] > 1 and config["order"] == "simultaneous":
         raise UsageError("--phi_steps above 1 needs --order=alternating")
-    if config["attack_loss"] == "kl" and config["attacker_start"] in ("zero", None) and row.start:
+    if config["attack_loss"] == "kl" and method == "fgsm":
+        raise UsageError("--attack_loss=kl has no gradient at x itself, where fgsm takes its own")
+    if config["attack_loss"] == "kl" and config["attacker_start"] == "zero":
         raise UsageError(
             "--attack_loss=kl has no gradient at x itself: add --attacker_start=gaussian"
         )
@@ -135,9 +143,12 @@ def _check(config: dict[str, Any], given: dict[str, Any]) -> None:
 def epochs(text: str, name: str) -> list[float]:
     """`30,60` as numbers."""
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        numbers = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsageError(f"{name}={text} is no list of epochs such as 30,60") from None
+        numbers = [math.nan]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise UsageError(f"{name}={text} is no list of epochs such as 30,60")
+    return numbers
 
 
 def check_batch(config: dict[str, Any], data: Dataset) -> None:
@@ -150,11 +161,9 @@ def check_batch(config: dict[str, Any], data: Dataset) -> None:
 
 
 def show(config: dict[str, Any]) -> str:
-    """Every flag on a line that can be pasted back."""
-    words = [
-        f"--{name}={_text(value)}" for name, value in config.items() if value not in (None, "")
-    ]
-    return " ".join(words)
+    """Every flag on a line that can be pasted back; a flag without a value is left out."""
+    words = [f"--{name}={_text(value)}" for name, value in config.items() if value is not None]
+    return shlex.join(words)
 
 
 def _text(value: Any) -> str:
@@ -165,11 +174,17 @@ def read(workdir: str | pathlib.Path) -> dict[str, Any]:
     """The config.json of a run."""
     path = pathlib.Path(workdir) / "config.json"
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"{workdir} is no run: it has no config.json") from None
-    except (json.JSONDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} holds no configuration")
+    lacking = [f"--{flag.name}" for flag in DECIDES if flag.name not in config]
+    if lacking:
+        raise UsageError(f"{path} is of another version: it lacks {', '.join(lacking)}")
+    return config
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

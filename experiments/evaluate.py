@@ -69,8 +69,8 @@ def evaluate(given: dict[str, Any]) -> int:
         f"(step {saved.step}), {n} {options['split']} images, eps = {text}"
     )
 
-    def progress(name: str, run: int, standing: int) -> None:
-        print(f"{name}: run {run} done, {standing} of {n} stand", file=sys.stderr)
+    def progress(name: str, done: int, total: int, standing: int) -> None:
+        print(f"{name}: run {done} of {total} done, {standing} of {n} stand", file=sys.stderr)
 
     results: list[Result] = measure(
         jax.random.key(options["seed"]),

@@ -4,6 +4,7 @@ A flag given on the command line wins over the recipe, the recipe over the base 
 steps keep the text they were given in (`8/255`), so that it is printed back as it was meant.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ class UsageError(ValueError):
 
 
 class Flag(NamedTuple):
-    """A row of a script's flag table. kind: str, int, float, bool, fraction, or a tuple of words."""
+    """A row of a flag table; kind: str, int, float, bool, "fraction" or a tuple of words."""
 
     name: str
     kind: Any
@@ -27,14 +28,15 @@ class Flag(NamedTuple):
 
 
 def fraction(text: str | float) -> float:
-    """`0.03` or `8/255` as a number."""
-    if isinstance(text, (int, float)):
-        return float(text)
-    top, _, bottom = text.partition("/")
+    """`0.03` or `8/255` as a finite number."""
+    top, slash, bottom = str(text).partition("/")
     try:
-        return float(top) / float(bottom) if bottom or "/" in text else float(top)
+        value = float(top) / float(bottom) if slash else float(top)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{text!r} is no number such as 0.03 or 8/255") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{text!r} is no number such as 0.03 or 8/255")
+    return value
 
 
 def check_eps(text: str | float) -> float:
@@ -77,8 +79,11 @@ def parse(table: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
         kind = known[name].kind
         if isinstance(kind, tuple) and value not in kind:
             raise UsageError(nearest(f"--{name}", value, kind))
-        if kind == "fraction":
-            fraction(value)
+        if kind == "fraction" or kind is float:
+            try:
+                fraction(value)
+            except UsageError as error:
+                raise UsageError(f"--{name}: {error}") from None
     return given
 
 

@@ -27,3 +27,9 @@ def align(lines: Sequence[Sequence[str]]) -> str:
 def attack_eps(used: float, own: float, text: str) -> str:
     """The radius an attack used, as the user wrote it where it is the user's."""
     return "-" if used == 0 else text if used == own else f"{used:g}"
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Columns as a Markdown table, the first line its header."""
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])

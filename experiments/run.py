@@ -29,7 +29,7 @@ from l2ljax.diagnostics import make_diagnose
 from l2ljax.evaluate import freeze, robust
 from l2ljax.progress import Progress
 from l2ljax.record import Record
-from l2ljax.types import State
+from l2ljax.types import Array, State
 from options import UsageError
 from saved import write_json
 
@@ -126,7 +126,7 @@ class Run:
         self.total = epochs * game.steps_per_epoch
         self.rng = jax.random.key(seed)
         self.frozen = freeze(game.f)
-        self.train_step: Callable | None = None
+        self.program: Callable | None = None
         self.saved_at = time.monotonic()
         self.diagnosis = make_diagnose(game.f, game.method)
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
@@ -166,12 +166,10 @@ class Run:
         """Steps to the epoch's end, a signal or a due checkpoint; metrics come one step late."""
         order = epoch_order(self.seed, epoch, int(state.rollbacks), len(x))
         end = (epoch + 1) * self.game.steps_per_epoch
-        if self.train_step is None:
-            lowered = self.game.train_step.lower(state, x, y, order, self.rng)
-            self.train_step = lowered.compile()
+        train_step = self.compiled(state, x, y, order)
         began, waiting = time.perf_counter(), None
         while step < end and not stop.signal and not self.late():
-            state, metrics = self.train_step(state, x, y, order, self.rng)
+            state, metrics = train_step(state, x, y, order, self.rng)
             step += 1
             if waiting is not None:
                 self.measured(step - 1, waiting, record, progress)
@@ -193,7 +191,11 @@ class Run:
             kept = Checkpoints(self.workdir).steps()
             raise Diverged(
                 f"{bad[0]} is {values[bad[0]]} at step {step} of {self.total}; "
-                + (f"the last good checkpoint is step {kept[-1]}" if kept else "nothing was saved yet")
+                + (
+                    f"the last good checkpoint is step {kept[-1]}"
+                    if kept
+                    else "nothing was saved yet"
+                )
                 + "; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
             )
         sums = self.notes["sums"]
@@ -204,6 +206,12 @@ class Run:
         if every and step % every == 0 and step % self.game.steps_per_epoch:
             record.write(step, values | self.rates(step), epoch=step / self.game.steps_per_epoch)
         progress.update(step, **_short(values))
+
+    def compiled(self, state: State, x: Array, y: Array, order: Array) -> Callable:
+        """The step as a program: compiled once, and outside the clock of the training steps."""
+        if self.program is None:
+            self.program = self.game.train_step.lower(state, x, y, order, self.rng).compile()
+        return self.program
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of the last update."""

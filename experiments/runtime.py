@@ -20,7 +20,7 @@ def use_compilation_cache(folder: str) -> None:
 
     A folder that JAX was already told to use (JAX_COMPILATION_CACHE_DIR) stays.
     """
-    if folder == "user" and jax.config.jax_compilation_cache_dir:
+    if folder == "user" and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     path = None if not folder else str(cache_folder("compiled") if folder == "user" else folder)
     jax.config.update("jax_compilation_cache_dir", path)

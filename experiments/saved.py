@@ -7,12 +7,18 @@ from typing import Any, NamedTuple
 
 import config as configuration
 from game import Game, make_game
-from l2ljax.checkpoint import CheckpointError, Checkpoints
+from l2ljax.checkpoint import CheckpointError, Checkpoints, Kind
 from l2ljax.data import Dataset, load
 from l2ljax.types import State, Tree
 from options import UsageError
 
-WHICH = ("best", "last", "best_ema", "last_ema")
+KINDS: dict[str, Kind] = {
+    "best": "best",
+    "last": "last",
+    "best_ema": "best_ema",
+    "last_ema": "last",
+}
+WHICH = tuple(KINDS)
 """The epoch of the best validation robust accuracy, or the last; theta itself, or its average."""
 
 
@@ -24,6 +30,7 @@ class Saved(NamedTuple):
     game: Game
     state: State
     theta: Tree
+    notes: dict[str, Any]
     step: int
 
 
@@ -45,14 +52,14 @@ def restore(
     """That checkpoint of the run, verified."""
     if which not in choices(config):
         raise UsageError(f"--which={which}: {workdir} kept no average (--ema_decay was 0)")
-    kind = {"best": "best", "best_ema": "best_ema"}.get(which, "last")
+    kind = KINDS[which]
     with Checkpoints(workdir, report=print) as checkpoints:
         restored = checkpoints.restore(game.abstract, kind=kind)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no {kind} checkpoint yet")
-    state, _, step = restored
+    state, notes, step = restored
     theta = state.ema if which.endswith("_ema") else state.theta
-    return Saved(config, data, game, state, theta, step)
+    return Saved(config, data, game, state, theta, notes, step)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

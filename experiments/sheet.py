@@ -1,4 +1,4 @@
-"""The sheet of perturbations of a run, as the paper's Figure 5: FGSM, PGM-10 and the attacker's own."""
+"""The sheet of perturbations of a run (Figure 5): FGSM, PGM-10 and the run's own attacker."""
 
 import pathlib
 

@@ -90,8 +90,9 @@ def make_step(
     """One pure function (state, (x, y), rng) -> (state, metrics), compiled once by `jax.jit`.
 
     rng is the key of the run, the same at every step, and an argument so that all seeds share one
-    compilation. eps is a function of the step, so that the radius can be warmed up. craft_bn="update" lets the
-    classifier's statistics see the clean images too, as in the authors' code.
+    compilation. eps is a function of the step, so that the radius can be warmed up.
+    craft_bn="update" lets the classifier's statistics see the clean images too, as in the
+    authors' code.
     """
     solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
     leader, follower = Player(tx_theta), Player(tx_phi)

@@ -15,6 +15,9 @@ from l2ljax.attacks.pgd import pgd
 from l2ljax.losses import cross_entropy
 from l2ljax.types import Apply, Array, Method, State
 
+LEAST = 1e-6
+"""The least gain of PGD-20 that counts: below it float32 losses of order 1 are rounding."""
+
 
 def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Array, float], dict]:
     """(rng, state, x, y, eps) -> metrics under `attacker/`, for a method that learns."""
@@ -46,12 +49,13 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
         dots = (delta * other).reshape(len(x), -1).sum(1)
         out = inner.aux["tanh"]
         seen = u != 0
+        agree = (jnp.sign(out) == jnp.sign(u)) & seen
         return {
-            "attacker/adequacy": (loss(x + delta) - clean) / jnp.maximum(strong - clean, 1e-12),
+            "attacker/adequacy": (loss(x + delta) - clean) / jnp.maximum(strong - clean, LEAST),
             "attacker/mean_abs_delta": jnp.abs(delta).mean() / eps,
             "attacker/at_bound": (jnp.abs(delta) > 0.999 * eps).mean(),
             "attacker/cosine_pgm10": (dots / jnp.maximum(norms, 1e-12)).mean(),
-            "attacker/sign_agreement": ((out * u > 0) & seen).sum() / jnp.maximum(seen.sum(), 1),
+            "attacker/sign_agreement": agree.sum() / jnp.maximum(seen.sum(), 1),
             "attacker/saturation": (jnp.abs(out) > 0.99).mean(),
         }
 

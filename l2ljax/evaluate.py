@@ -19,6 +19,9 @@ from l2ljax.attacks.specs import Attack, Run
 from l2ljax.data.batches import scale
 from l2ljax.types import Apply, Array, Tree
 
+OnRun = Callable[[str, int, int, int], None]
+"""(attack, runs done, runs in all, images that still stand), called after every run."""
+
 
 class Result(NamedTuple):
     """One attack over one set: which images stood, and how long it took."""
@@ -35,7 +38,7 @@ class Result(NamedTuple):
 
 
 def freeze(f: Apply) -> Callable[[Tree, Tree], Partial]:
-    """(theta, stats) -> the classifier x -> logits in eval mode; all weights share one compilation."""
+    """(theta, stats) -> the classifier x -> logits in eval mode; compiled once for all weights."""
 
     def logits(theta: Tree, stats: Tree, x: Array) -> Array:
         return f(theta, stats, x, "eval")[0]
@@ -52,7 +55,8 @@ def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 @jax.jit
 def _correct(f, x, y):
-    return f(x).argmax(-1) == y
+    logits = f(x)
+    return (logits.argmax(-1) == y) & ~jnp.isnan(logits).any(-1)
 
 
 @jax.jit
@@ -69,12 +73,12 @@ def batches(rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int
 
 def _standing(f, x, y, rows, batch_size, perturb) -> np.ndarray:
     """Of the images `rows`, those that f still classifies after `perturb`."""
-    kept = []
+    kept = [rows[:0]]
     for block, n in batches(rows, batch_size):
         images, labels = scale(jnp.asarray(x[block])), jnp.asarray(y[block])
         images = perturb(block, images, labels)
         kept.append(block[:n][np.asarray(_correct(f, images, labels))[:n]])
-    return np.concatenate(kept) if kept else rows
+    return np.concatenate(kept)
 
 
 def robust(
@@ -86,17 +90,22 @@ def robust(
     *,
     eps: float,
     batch_size: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: OnRun | None = None,
 ) -> np.ndarray:
-    """For every image, whether it is classified rightly before and after every run of the attack."""
+    """For every image, whether it is classified rightly before and after every run of the attack.
+
+    A restart has the same draws in every run, so that a union is never above any of its parts.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be positive")
     f = f if isinstance(f, Partial) else Partial(f)
     alive = _standing(f, x, y, np.arange(len(x)), batch_size, lambda rows, images, labels: images)
-    for i, run in enumerate(attack.runs):
-        for restart in range(run.restarts):
-            key = jax.random.fold_in(jax.random.fold_in(rng, i), restart)
-            alive = _standing(f, x, y, alive, batch_size, _perturbation(key, f, run, eps))
-            if progress is not None:
-                progress(attack.name, i * run.restarts + restart + 1, len(alive))
+    played = [(run, restart) for run in attack.runs for restart in range(run.restarts)]
+    for done, (run, restart) in enumerate(played, start=1):
+        key = jax.random.fold_in(rng, restart)
+        alive = _standing(f, x, y, alive, batch_size, _perturbation(key, f, run, eps))
+        if progress is not None:
+            progress(attack.name, done, len(played), len(alive))
     standing = np.zeros(len(x), bool)
     standing[alive] = True
     return standing
@@ -130,7 +139,7 @@ def evaluate(
     *,
     eps: float,
     batch_size: int,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: OnRun | None = None,
 ) -> list[Result]:
     """Every attack over the whole set, each from the start."""
     results = []

@@ -99,7 +99,7 @@ def adversarial(smoothing: float) -> TrainLoss:
 
 
 def clean_mix(beta: float, smoothing: float) -> TrainLoss:
-    """(CE(x) + beta CE(x + delta)) / (1 + beta); beta = 1 in the authors' code (the loss adv_loss_pgd)."""
+    """(CE(x) + beta CE(x + delta)) / (1 + beta); the authors' adv_loss_pgd has beta = 1."""
     plain, attacked = clean(smoothing), adversarial(smoothing)
 
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):

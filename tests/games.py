@@ -1,4 +1,4 @@
-"""Small games for the tests: smooth nets without BatchNorm for exact gradients, and tiny real ones."""
+"""Small games for the tests: smooth nets for exact gradients, and tiny real ones."""
 
 import flax.linen as nn
 import jax

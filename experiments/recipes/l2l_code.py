@@ -3,7 +3,7 @@
     python experiments/train.py --recipe=l2l_code --dataset=cifar10 --method=grad_l2l
 
 Expected: the repository holds no results, and the paper's later tables could not be obtained.
-One thing is ours: the checkpoint is chosen on a validation split; the code chose it on the test set.
+One thing is ours: the checkpoint is chosen on a validation split; the code took the test set.
 The code counts epochs from 1, so that its "from epoch 30" is a drop after 29 whole epochs here.
 """
 

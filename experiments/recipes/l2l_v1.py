@@ -1,4 +1,4 @@
-"""Recipe l2l_v1: the settings of the paper's first version (sections 3.1-3.3), eps 0.03 (SVHN 0.05).
+"""Recipe l2l_v1: the paper's first version (sections 3.1-3.3), eps 0.03 (SVHN 0.05).
 
     python experiments/train.py --recipe=l2l_v1 --dataset=cifar10 --method=plain
     python experiments/train.py --recipe=l2l_v1 --dataset=cifar10 --method=grad_l2l \
@@ -50,13 +50,14 @@ METHOD = {
         "theta_wd": 5e-4,
         "theta_drops": "60,120,160",
         "theta_drop_factor": 0.2,
-        "augment": "reflect_crop_flip",
     },
     "fgsm": {"theta_lr": 0.01, "theta_schedule": "constant"},
     "pgm": {"theta_lr": 0.01, "theta_schedule": "constant"},
 }
 
 DATASET_METHOD = {
+    ("cifar10", "plain"): {"augment": "reflect_crop_flip"},
+    ("cifar100", "plain"): {"augment": "reflect_crop_flip"},
     # Section 3.1 of the paper names the rate and the epochs; the drops are papers.md's choice.
     ("svhn", "plain"): {
         "epochs": 160,
@@ -65,7 +66,6 @@ DATASET_METHOD = {
         "theta_wd": 1e-4,
         "theta_drops": "80,120",
         "theta_drop_factor": 0.1,
-        "augment": "none",
     },
     ("svhn", "fgsm"): {"theta_opt": "sgd"},
     ("svhn", "pgm"): {"theta_opt": "sgd"},

@@ -20,9 +20,17 @@ ALL = {
     "phi_schedule": "constant",
 }
 
+LARGE = {"model": "wrn-10-1", "attacker": "two_layer", "epochs": 5}
+
 DATASET = {
     "digits": {"eps": "0.2", "inner_step": "0.05"},
+    "mnist": LARGE | {"eps": "0.3", "inner_step": "0.075"},
+    "fashion_mnist": LARGE | {"eps": "0.1", "inner_step": "0.025"},
+    "cifar10": LARGE,
+    "cifar100": LARGE,
+    "svhn": LARGE,
 }
+"""Images of 28 pixels and more get a smaller net and fewer epochs."""
 
 METHOD: dict[str, dict] = {}
 

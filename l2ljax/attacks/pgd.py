@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from l2ljax.ball import STARTS, box, project
 from l2ljax.losses import cross_entropy, hinge, margin
+from l2ljax.names import nearest
 from l2ljax.types import Array
 
 LOSSES = {"ce": cross_entropy, "margin": margin, "hinge": hinge}
@@ -54,6 +55,9 @@ def pgd(
     loss: str,
 ) -> Array:
     """x + delta after `steps` sign steps of size `step_size`, inside the eps-ball and the box."""
+    for kind, name, known in (("start", start, STARTS), ("loss", loss, LOSSES)):
+        if name not in known:
+            raise ValueError(nearest(kind, name, known))
     f = f if isinstance(f, Partial) else Partial(f)
     delta = _start(rng, x, eps, start)
     if jax.default_backend() == "cpu":

@@ -12,7 +12,7 @@ from l2ljax.types import Inner, Solver
 
 
 def grad_l2l(attacker: Any, A: AttackerInput, start: str) -> Solver:
-    """delta = g(A(x, y, theta); phi), A = [x, u(x)]; u is a constant, phi learns through g alone."""
+    """delta = g(A(x, y, theta); phi), A = [x, u(x)]; u is a constant, phi learns through g."""
     g = functional(attacker)
 
     def init(rng, x):

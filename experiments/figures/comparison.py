@@ -1,35 +1,15 @@
-"""The pictures: a run's curves and attacker, a sheet of perturbations, a comparison of runs.
+"""Several runs side by side: robust accuracy against training time, and the test accuracies."""
 
-    draw_run(workdir)                                  # curves.png, attacker.png
-    draw_perturbations(path, x, rows, y, predictions, eps=eps, class_names=names)
-    draw_comparison(path, curves, table)
-
-Needs matplotlib (extra: plots), so the scripts import this module only when they draw.
-"""
-
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
-from figures_run import describe, draw_attacker, draw_curves
-from figures_sheet import draw_perturbations
-from figures_style import BLACK, CYCLE, Line, draw_line, new_figure, percent, save, series, styled
-from l2ljax.record import read
+from figures.style import BLACK, CYCLE, Line, draw_line, new_figure, percent, save, series, styled
 
-__all__ = ["draw_comparison", "draw_perturbations", "draw_run"]
-
-
-def draw_run(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png."""
-    config = json.loads((workdir / "config.json").read_text())
-    lines, title = read(workdir / "metrics.jsonl"), describe(config)
-    drawn = [draw_curves(workdir / "curves.png", lines, title)]
-    if any(name.startswith("attacker/") for line in lines for name in line):
-        drawn.append(draw_attacker(workdir / "attacker.png", lines, title))
-    return drawn
+UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 @styled
@@ -45,29 +25,21 @@ def draw_comparison(
     runs = [*curves, *(run for run in table if run not in curves)]
     colours = {run: CYCLE[i % len(CYCLE)] for i, run in enumerate(runs)}
     bars = sum(len(row) for row in table.values())
-    figure = new_figure(
-        13 + 0.25 * max(0, bars - 16),
-        5.4,
-        "Robust accuracy against training time, and on the test set",
-    )
+    width = 13 + 0.25 * max(0, bars - 16)
+    figure = new_figure(width, 5.4, "Robust accuracy against training time, and on the test set")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _against_time(left, curves, colours)
     _bars(right, table, colours)
-    if runs:
-        handles = [
-            left.scatter([], [], s=70, c=colour, marker="s", label=run)
-            for run, colour in colours.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(runs), 6))
+    names = [Patch(color=colour, label=run) for run, colour in colours.items()]
+    if names:
+        figure.legend(handles=names, loc="outside lower center", ncols=min(len(names), 6))
     return save(figure, path)
 
 
 def _against_time(axes: Axes, curves: Mapping[str, Sequence[Line]], colours: dict) -> None:
     drawn = {run: series(lines, "val/robust", "seconds/train") for run, lines in curves.items()}
     longest = max((x.max() for x, _ in drawn.values() if len(x)), default=0.0)
-    unit, word = (
-        (3600, "hours") if longest > 7200 else (60, "minutes") if longest > 180 else (1, "seconds")
-    )
+    unit, word = next((size, word) for size, word in UNITS if longest > 3 * size or size == 1)
     for run, (x, y) in drawn.items():
         draw_line(axes, x / unit, y, color=colours[run])
         if len(x):
@@ -83,9 +55,8 @@ def _bars(axes: Axes, table: Mapping[str, Mapping[str, tuple]], colours: dict) -
     attacks = list(dict.fromkeys(attack for row in table.values() for attack in row))
     width = 0.84 / max(len(table), 1)
     for i, (run, row) in enumerate(table.items()):
-        at = (
-            np.array([attacks.index(attack) for attack in row]) + (i - (len(table) - 1) / 2) * width
-        )
+        aside = (i - (len(table) - 1) / 2) * width
+        at = np.array([attacks.index(attack) + aside for attack in row])
         accuracy, low, high = np.array([*row.values()], float).reshape(-1, 3).T
         axes.bar(at, accuracy, 0.92 * width, color=colours[run])
         whiskers = np.maximum([accuracy - low, high - accuracy], 0)

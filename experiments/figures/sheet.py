@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures_style import BLACK, GREEN, GREY, RED, TITLE, save, styled
+from figures.style import BLACK, GREEN, GREY, RED, TITLE, save, styled
 
 CELL, GAP, LEFT, TOP, CAPTION, BETWEEN, EDGE = 0.92, 0.1, 1.5, 0.9, 0.24, 0.14, 0.14
-"""Inches: an image, the space beside it, the names' column, the title, a caption, between attacks."""
+"""Inches: an image, the space beside it, the column of names, the title, a caption, and so on."""
 
 LEGEND = (
     "Above: the true class. Below an image: what the classifier says, green if right and "
@@ -43,7 +43,7 @@ def draw_perturbations(
     )
     page.write(EDGE, EDGE + 0.3, LEGEND.format(radius(eps)), va="top")
     for i, label in enumerate(y):
-        page.write(column(i), TOP + CAPTION / 2, str(class_names[label]), ha="center")
+        page.caption(i, TOP + CAPTION / 2, class_names[int(label)])
     top = page.images(TOP + CAPTION, "clean image", x)
     top = _verdicts(page, top, predictions.get("clean"), y, class_names)
     for attack, delta in rows.items():
@@ -72,11 +72,12 @@ def _verdicts(
     y: np.ndarray,
     class_names: Sequence[str],
 ) -> float:
-    for i in range(len(y) if found is not None else 0):
-        right = found[i] == y[i]
-        word = class_names[found[i]] if right else f"✗ {class_names[found[i]]}"
-        how = {"color": GREEN if right else RED, "fontweight": "normal" if right else "bold"}
-        page.write(column(i), top + CAPTION / 2, word, ha="center", **how)
+    for i, guess in enumerate([] if found is None else found):
+        word = class_names[int(guess)]
+        if guess == y[i]:
+            page.caption(i, top + CAPTION / 2, word, color=GREEN)
+        else:
+            page.caption(i, top + CAPTION / 2, f"✗ {word}", color=RED, fontweight="bold")
     return top + CAPTION
 
 
@@ -88,8 +89,12 @@ class Page:
 
     def write(self, left: float, top: float, text: str, **how: Any) -> None:
         """Text beside the point, centred on its height unless `how` says otherwise."""
-        how = {"va": "center", "fontsize": 9, "color": BLACK} | how
+        how = {"va": "center", "fontsize": 9.0, "color": BLACK} | how
         self.figure.text(left / self.width, 1 - top / self.height, text, **how)
+
+    def caption(self, i: int, top: float, text: str, **how: Any) -> None:
+        """Text in the middle of column i; a long name in smaller letters."""
+        self.write(column(i), top, text, ha="center", fontsize=min(9.0, 95 / len(text)), **how)
 
     def images(self, top: float, name: str, pixels: np.ndarray) -> float:
         """A row of images under that height, with its name at the left; returns where it ends."""

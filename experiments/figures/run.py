@@ -1,13 +1,17 @@
 """The pictures of one run: its curves, and what the learned attacker does."""
 
+import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from figures_style import (
+from figures.style import (
+    BLACK,
     BLUE,
+    GREEN,
     GREY,
     RED,
     Line,
@@ -20,8 +24,9 @@ from figures_style import (
     series,
     styled,
 )
+from l2ljax.record import read
 
-PLAYERS = (("theta", "classifier θ", BLUE), ("phi", "attacker φ", RED))
+PLAYERS = (("theta", "classifier θ", BLACK), ("phi", "attacker φ", GREEN))
 
 EMA = {"linestyle": "--", "linewidth": 1.4}
 
@@ -39,33 +44,51 @@ BEST = (("val/robust", "best", "*"), ("val/robust_ema", "best EMA", "P"))
 SHARE = (0.0, 1.0)
 
 DIAGNOSTICS = (
-    ("adequacy", "Loss it adds ÷ loss PGD-20 adds", (-0.5, 2.0), {1: "as strong as PGD-20"}),
+    ("adequacy", "Loss it adds ÷ loss PGD-20 adds", (-0.25, 1.5), {1.0: "as strong as PGD-20"}),
     ("mean_abs_delta", "How much of the ball it uses: mean |δ| ÷ ε", SHARE, {}),
     ("at_bound", "Share of pixels where δ is at ±ε", SHARE, {}),
     (
         "cosine_pgm10",
         "Direction: cosine of its δ with PGM-10's",
         (-1.0, 1.0),
-        {1: "the same", 0: "unrelated"},
+        {1.0: "the same", 0.0: "unrelated"},
     ),
     (
         "sign_agreement",
         "Share of pixels with the gradient's sign",
         SHARE,
-        {1: "all, as FGSM", 0.5: "chance"},
+        {1.0: "all, as FGSM", 0.5: "chance"},
     ),
     (
         "saturation",
         "Share of tanh outputs beyond ±0.99",
         SHARE,
-        {1: "no gradient reaches φ"},
+        {1.0: "no gradient reaches φ"},
     ),
 )
 """Name, what it says, the range that is shown, and what its marks mean."""
 
 
+def draw_run(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png."""
+    config = json.loads((workdir / "config.json").read_text())
+    lines, title = read(workdir / "metrics.jsonl"), describe(config)
+    drawn = [draw_curves(workdir / "curves.png", lines, title)]
+    if any(name.startswith("attacker/") for line in lines for name in line):
+        drawn.append(draw_attacker(workdir / "attacker.png", lines, title))
+    return drawn
+
+
+def describe(config: dict[str, Any]) -> str:
+    """What was run, in one line."""
+    return (
+        f"{config['method']} on {config['dataset']}, {config['model']}, "
+        f"ε = {config['eps']}, seed {config['seed']}"
+    )
+
+
 @styled
-def draw_curves(path: pathlib.Path, lines: list[Line], title: str) -> pathlib.Path:
+def draw_curves(path: pathlib.Path, lines: Sequence[Line], title: str) -> pathlib.Path:
     """Accuracies, large; losses, learning rates and gradient norms of both players beside them."""
     figure = new_figure(12.5, 7.5, title)
     panels = figure.subplot_mosaic(
@@ -83,7 +106,8 @@ def draw_curves(path: pathlib.Path, lines: list[Line], title: str) -> pathlib.Pa
             draw_line(panels[what], *series(whole, name), color=colour, label=label)
         draw_line(panels["lr"], *series(lines, f"{player}/lr"), color=colour, label=label)
     # In the simultaneous order both players have one loss, and one curve hides the other.
-    one = np.array_equal(*(series(whole, f"{player}/loss")[1] for player, _, _ in PLAYERS))
+    losses = [series(whole, f"{player}/loss")[1] for player, _, _ in PLAYERS]
+    one = len(losses[0]) > 0 and np.array_equal(losses[0], losses[1])
     panels["loss"].set_title("Training loss, the same for both players" if one else "Training loss")
     panels["loss"].set_ylabel("loss (nats)")
     panels["lr"].set(title="Learning rates", ylabel="learning rate")
@@ -99,7 +123,7 @@ def draw_curves(path: pathlib.Path, lines: list[Line], title: str) -> pathlib.Pa
     return save(figure, path)
 
 
-def _accuracies(axes: Axes, whole: list[Line]) -> None:
+def _accuracies(axes: Axes, whole: Sequence[Line]) -> None:
     for name, label, colour, how in ACCURACIES:
         draw_line(axes, *series(whole, name), color=colour, label=label, **how)
     for name, label, marker in BEST:
@@ -109,17 +133,17 @@ def _accuracies(axes: Axes, whole: list[Line]) -> None:
             label = f"{label}: {100 * y[i]:.1f} %, epoch {x[i]:g}"
             axes.scatter(x[i], y[i], s=190, c=RED, marker=marker, ec="white", zorder=5, label=label)
     percent(axes, "accuracy")
-    axes.set_title("Accuracy (robust: stands two PGM-10 attacks)")
+    axes.set_title("Accuracy (robust: withstands two PGM-10 attacks)")
 
 
 def _legend_below(axes: Axes, columns: int) -> None:
     if axes.get_legend_handles_labels()[0]:
-        gap = axes.figure.dpi * 0.5 / axes.bbox.height
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns)
+        # The pad, in font sizes, clears the axis and its label however tall the panel becomes.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, ncols=columns)
 
 
 @styled
-def draw_attacker(path: pathlib.Path, lines: list[Line], title: str) -> pathlib.Path:
+def draw_attacker(path: pathlib.Path, lines: Sequence[Line], title: str) -> pathlib.Path:
     """The six diagnostics of the learned attacker over the epochs."""
     figure = new_figure(12.5, 6.5, f"What the attacker does: {title}")
     for axes, row in zip(figure.subplots(2, 3).flat, DIAGNOSTICS, strict=True):
@@ -130,14 +154,14 @@ def draw_attacker(path: pathlib.Path, lines: list[Line], title: str) -> pathlib.
 
 def _diagnostic(
     axes: Axes,
-    lines: list[Line],
+    lines: Sequence[Line],
     name: str,
     title: str,
     shown: tuple[float, float],
     marks: dict[float, str],
 ) -> None:
     x, y = series(lines, f"attacker/{name}")
-    draw_line(axes, x, y, color=RED)
+    draw_line(axes, x, y, color=GREEN)
     low, high = shown
     axes.set_title(title)
     if shown is SHARE:
@@ -160,11 +184,4 @@ def _diagnostic(
         )
     # Adequacy is a ratio of two small numbers early on: what lies outside is an arrow at the edge.
     for outside, edge, marker in ((y > high, high, "^"), (y < low, low, "v")):
-        axes.scatter(x[outside], np.full(outside.sum(), edge), s=30, c=RED, marker=marker)
-
-
-def describe(config: dict[str, Any]) -> str:
-    """What was run, in one line."""
-    words = [f"{config['method']} on {config['dataset']}", config.get("model")]
-    words += [f"ε = {config['eps']}", f"seed {config.get('seed', 0)}"]
-    return ", ".join(word for word in words if word)
+        axes.scatter(x[outside], np.full(outside.sum(), edge), s=30, c=GREEN, marker=marker)

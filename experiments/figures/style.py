@@ -1,7 +1,7 @@
 """The look that every picture shares, and the few things that each of them does.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; a colour is never the only
-difference. Figures are made without pyplot, so that nothing stays open and no display is needed.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart. Figures are made without
+pyplot, so that none stays open, and drawn by Agg, so that no display is needed.
 """
 
 import math
@@ -14,7 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 
 matplotlib.use("Agg")
 
@@ -23,7 +29,7 @@ PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#222222", "#8A8A8A"
 CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 """For things without a meaning of their own, in this order."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -95,13 +101,19 @@ def percent(axes: Axes, label: str) -> None:
 def log_scale(axes: Axes) -> None:
     """A logarithmic y axis, if anything drawn is above zero; a rate of exactly 0 has no place."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [[]])
-    if (values > 0).any():
-        axes.set_yscale("log", nonpositive="mask")
+    values = values[values > 0]
+    if not len(values):
+        return
+    axes.set_yscale("log", nonpositive="mask")
+    few_decades = values.max() < 100 * values.min()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few_decades else (1,)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def epochs(axes: Axes, lines: Iterable[Line]) -> None:
     """The x axis from 0 to the last epoch, whole numbers only."""
-    last = max((line["epoch"] for line in lines if _finite(line.get("epoch"))), default=1)
-    axes.set_xlim(0, max(last, 1) * 1.02)
+    ends, _ = series(lines, "epoch")
+    axes.set_xlim(0, 1.02 * ends.max(initial=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_xlabel("epoch")

@@ -1,0 +1,158 @@
+"""Methods side by side: train with several seeds, attack the test set once, bootstrap the gap.
+
+    python experiments/compare.py --methods=pgm,grad_l2l,plain --seeds=1,2,3,4,5 \
+        --against=pgm --out=results/digits
+
+Each run is the plain `train.py --method=M --dataset=D --seeds=S`, so a finished one is not run
+again; runs are taken seed by seed, so that all methods see the same machine. The tested checkpoint
+is the better on validation of best and best_ema. Writes OUT.md and OUT.json.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import evaluate
+import train
+from options import Flag, UsageError, defaults, run_main
+from report import markdown
+from runtime import describe
+from saved import write_json
+
+FLAGS = [
+    Flag("methods", str, "names joined by commas", "pgm,grad_l2l,plain"),
+    Flag("dataset", str, "the data set", "digits"),
+    Flag("recipe", str, "the recipe of all runs; the data set's own"),
+    Flag("seeds", str, "seeds of the runs, none of which chose the recipe", "1,2,3,4,5"),
+    Flag(
+        "attacks",
+        str,
+        "names joined by commas; the last one is compared",
+        "clean,fgsm,pgm10,pgm100x5",
+    ),
+    Flag("against", str, "the method the others are compared with", "pgm"),
+    Flag("workdir", str, "folder of the runs", "runs/compare"),
+    Flag("out", str, "path of the report without its ending", "results/digits"),
+    Flag("draws", int, "draws of the bootstrap", 10_000),
+]
+
+
+def compare(given: dict[str, Any]) -> int:
+    """Train, attack, write."""
+    options = defaults(FLAGS) | given
+    methods, seeds = options["methods"].split(","), options["seeds"].split(",")
+    if options["against"] not in methods:
+        raise UsageError(f"--against={options['against']} is not among --methods")
+    root, runs = pathlib.Path(options["workdir"]), {}
+    for seed in seeds:
+        for method in methods:
+            workdir = root / f"{options['dataset']}-{method}-{seed}"
+            code, runs[method, seed] = _run(method, seed, workdir, options)
+            if code:
+                return code
+    report = _report(runs, methods, seeds, options)
+    out = pathlib.Path(options["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(_page(report))
+    print(_page(report))
+    return 0
+
+
+def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any]):
+    flags = [f"--method={method}", f"--dataset={options['dataset']}", f"--seeds={seed}"]
+    flags += [f"--recipe={options['recipe']}"] if options["recipe"] else []
+    code = train.main([*flags, f"--workdir={workdir}", "--final_attacks=clean", "--noplots"])
+    if code:
+        return code, None
+    summary = json.loads((workdir / "summary.json").read_text())
+    which = max(summary["best"], key=lambda kind: summary["best"][kind]["robust"])
+    tested = workdir / "evaluation.json"
+    if not tested.exists():
+        flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
+        code = evaluate.main(flags)
+        if code:
+            return code, None
+    return 0, {"summary": summary, "evaluation": json.loads(tested.read_text())}
+
+
+def _robust(run: dict[str, Any], attack: str) -> np.ndarray:
+    results = {r["attack"]: r["robust"] for r in run["evaluation"]["results"]}
+    return np.array([c == "1" for c in results[attack]])
+
+
+def _report(runs, methods, seeds, options) -> dict[str, Any]:
+    attacks = options["attacks"].split(",")
+    rows = {}
+    for method in methods:
+        of = [runs[method, seed] for seed in seeds]
+        accuracy = {a: [float(_robust(run, a).mean()) for run in of] for a in attacks}
+        rows[method] = {
+            "accuracy": accuracy,
+            "seconds": [run["summary"]["seconds"]["train"] for run in of],
+            "which": [run["evaluation"]["which"] for run in of],
+            "flags": of[0]["evaluation"]["config"],
+        }
+    last, rng = attacks[-1], np.random.default_rng(0)
+    reference = np.stack([_robust(runs[options["against"], seed], last) for seed in seeds])
+    for method in methods:
+        robust = np.stack([_robust(runs[method, seed], last) for seed in seeds])
+        gap = (robust.astype(float) - reference).mean(0)  # per image, seeds paired
+        draws = rng.integers(0, len(gap), (options["draws"], len(gap)))
+        low, high = np.percentile(gap[draws].mean(1), (2.5, 97.5))
+        seconds = np.median(rows[method]["seconds"])
+        rows[method]["gap"] = [float(gap.mean()), float(low), float(high)]
+        rows[method]["time"] = float(seconds / np.median(rows[options["against"]]["seconds"]))
+    command = "python experiments/compare.py " + " ".join(
+        f"--{name}={value}" for name, value in options.items() if value and name != "draws"
+    )
+    return {
+        "command": command,
+        "dataset": options["dataset"],
+        "against": options["against"],
+        "attacks": attacks,
+        "seeds": seeds,
+        "images": reference.shape[1],
+        "rows": rows,
+        "made_with": describe(),
+    }
+
+
+def _page(report: dict[str, Any]) -> str:
+    last, against = report["attacks"][-1], report["against"]
+    header = ["method", *report["attacks"], f"{last} minus {against}", "training", "time"]
+    lines = [header]
+    for method, row in report["rows"].items():
+        shares = [_spread(row["accuracy"][attack]) for attack in report["attacks"]]
+        gap, low, high = (100 * share for share in row["gap"])
+        difference = "" if method == against else f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+        seconds = f"{np.median(row['seconds']):.1f} s"
+        lines.append([method, *shares, difference, seconds, f"{row['time']:.2f}x"])
+    made = report["made_with"]
+    first = next(iter(report["rows"].values()))["flags"]
+    return (
+        f"Measured here: `{report['command']}`\n\n"
+        f"{report['dataset']}, eps = {first['eps']}, {report['images']} test images, seeds "
+        f"{', '.join(report['seeds'])}: mean (standard deviation over seeds) in %; the difference "
+        f"with its 95 % interval from a bootstrap over images, paired by image and seed; training: "
+        f"median seconds of optimisation steps, and over {against}'s. {made['device']}, "
+        f"{made['cores']} cores, jax {made['jax']}, commit {made['commit']}.\n\n"
+        f"{markdown(lines)}\n"
+    )
+
+
+def _spread(shares: list[float]) -> str:
+    return f"{100 * np.mean(shares):.1f} ({100 * np.std(shares, ddof=min(1, len(shares) - 1)):.1f})"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("compare.py", __doc__, FLAGS, compare, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,14 @@
+"""The pictures: a run's curves and its attacker, a sheet of perturbations, runs side by side.
+
+    draw_run(workdir)    # curves.png and, for a method that learns, attacker.png
+    draw_perturbations(path, x, {"PGM-10": delta}, y, predictions, eps=eps, class_names=names)
+    draw_comparison(path, {"pgm": lines}, {"pgm": {"clean": (accuracy, low, high)}})
+
+Needs matplotlib (extra: plots), so the scripts import this package only when they draw.
+"""
+
+from figures.comparison import draw_comparison
+from figures.run import draw_run
+from figures.sheet import draw_perturbations
+
+__all__ = ["draw_comparison", "draw_perturbations", "draw_run"]
