@@ -209,9 +209,11 @@ class Run:
 
     def compiled(self, state: State, x: Array, y: Array, order: Array) -> Callable:
         """The step as a program: compiled once, and outside the clock of the training steps."""
-        if self.program is None:
-            self.program = self.game.train_step.lower(state, x, y, order, self.rng).compile()
-        return self.program
+        program = self.program
+        if program is None:
+            program = self.game.train_step.lower(state, x, y, order, self.rng).compile()
+        self.program = program
+        return program
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of the last update."""

@@ -44,8 +44,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "figure.dpi": 100,
-    "savefig.dpi": 130,
+    "figure.dpi": 130,
 }
 
 TITLE = {"fontsize": 13, "fontweight": "bold"}
