@@ -31,7 +31,6 @@ from game import make_game
 from l2ljax.data import Dataset, epoch_order, load
 from l2ljax.methods import METHODS, mixed
 from l2ljax.models import label
-from l2ljax.names import nearest
 from options import Flag, UsageError, defaults, run_main
 from report import align
 from runtime import cache_folder, describe, use_compilation_cache

@@ -1,0 +1,60 @@
+"""A new attacker: any Flax module can play. This one mixes every pixel with every other.
+
+    python examples/new_attacker.py
+
+g takes what A shows it (image and gradient: 2 channels) and returns the image's channels with
+values in [-1, 1]. `grad_l2l` does the rest: it multiplies by eps, cuts to the pixel box, and lets
+the training loss reach phi through g alone.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
+from l2ljax.data import load
+from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
+from l2ljax.models import make_classifier
+from l2ljax.solvers import grad_l2l
+
+
+class Mixer(nn.Module):
+    """g(a; phi): [B, H, W, 2] -> [B, H, W, 1] in [-1, 1]; dense over channels, then over pixels."""
+
+    @nn.compact
+    def __call__(self, a):
+        h = nn.gelu(nn.Dense(16)(a.reshape(len(a), -1, a.shape[-1])))
+        h += nn.Dense(h.shape[1])(h.swapaxes(1, 2)).swapaxes(1, 2)
+        return jnp.tanh(nn.Dense(1)(nn.gelu(h))).reshape(*a.shape[:-1], 1)
+
+
+def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
+    """Train both players; the test loss on clean images, and under phi before and after training."""
+    data = load("digits")
+    x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
+    solver = grad_l2l(Mixer(), image_and_gradient("per_example_max"), start="zero")
+    method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous")
+    classifier, optimisers = make_classifier("mlp", 10), (optax.sgd(0.05, 0.9), optax.adam(2e-3))
+    f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x[:1])
+    state = start = init_state(jax.random.key(1), theta, stats, method, *optimisers, x[:1])
+    step = jax.jit(make_step(f, method, *optimisers, eps=lambda step: eps))
+    for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
+        state, _ = step(state, (x[rows], y[rows]), jax.random.key(2))
+
+    @jax.jit
+    def losses(theta, phi, x, y):
+        def ell(theta, x):
+            return cross_entropy(f(theta, {}, x, "eval")[0], y)
+
+        found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
+        return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
+
+    x, y = jnp.asarray(data.x_test) / 255, jnp.asarray(data.y_test)
+    clean, before = losses(state.theta, start.phi, x, y)
+    return {"clean": clean, "before": before, "after": losses(state.theta, state.phi, x, y)[1]}
+
+
+if __name__ == "__main__":
+    print("test loss:", {name: round(float(loss), 3) for name, loss in main().items()})

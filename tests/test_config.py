@@ -1,0 +1,232 @@
+"""From flags to a configuration: precedence, what is refused, and what is written and compared."""
+
+import json
+import shlex
+from types import SimpleNamespace
+
+import pytest
+
+import config
+from config import DECIDES, check_batch, differences, epochs, read, resolve, show
+from l2ljax.attacks import parse_all
+from l2ljax.data import DATASETS
+from l2ljax.methods import METHODS
+from l2ljax.models import ATTACKERS, make_classifier
+from options import UsageError, parse
+from recipes import RECIPES
+
+NAMES = {flag.name for flag in DECIDES}
+
+
+def given(*argv):
+    return parse(DECIDES, argv)
+
+
+def test_a_flag_wins_over_the_recipe_and_the_recipe_over_the_base():
+    assert resolve({})["theta_wd"] == 5e-4  # quick
+    assert resolve({})["theta_momentum"] == 0.9  # base
+    assert resolve(given("--theta_wd=0.125", "--theta_momentum=0.5"))["theta_wd"] == 0.125
+    assert resolve(given("--theta_wd=0.125", "--theta_momentum=0.5"))["theta_momentum"] == 0.5
+    assert resolve(given("--recipe=l2l_code"))["theta_wd"] == 2e-4
+
+
+def test_the_recipe_wins_over_the_methods_row_and_a_flag_over_both():
+    pgm = {"method": "pgm", "dataset": "cifar10"}
+    assert resolve({"method": "pgm"})["attacker_start"] == METHODS["pgm"].start == "zero"
+    assert resolve(pgm)["attacker_start"] == "gaussian"
+    assert resolve(pgm | {"attacker_start": "uniform"})["attacker_start"] == "uniform"
+    assert resolve(pgm)["inner_steps"] == METHODS["pgm"].inner_steps
+    assert resolve(pgm | {"inner_steps": 3})["inner_steps"] == 3
+
+
+def test_every_deciding_flag_is_there_and_nothing_else():
+    assert set(resolve({"workdir": "somewhere", "seeds": "1"})) == NAMES
+    assert len(NAMES) == len(DECIDES)
+
+
+@pytest.mark.parametrize(
+    "dataset, recipe",
+    [
+        ("digits", "quick"),
+        ("mnist", "quick"),
+        ("fashion_mnist", "quick"),
+        ("cifar10", "l2l_code"),
+        ("cifar100", "l2l_code"),
+        ("svhn", "l2l_code"),
+        ("npz:own.npz", "l2l_code"),
+    ],
+)
+def test_the_recipe_without_a_recipe(dataset, recipe):
+    assert resolve({"dataset": dataset})["recipe"] == recipe
+    assert resolve({"dataset": dataset, "recipe": "quick"})["recipe"] == "quick"
+
+
+def test_without_any_flag_it_is_grad_l2l_on_digits():
+    assert (resolve({})["method"], resolve({})["dataset"]) == ("grad_l2l", "digits")
+
+
+def test_a_fraction_keeps_its_text():
+    config = resolve(given("--eps=8/255", "--inner_step=2/255"))
+    assert (config["eps"], config["inner_step"]) == ("8/255", "2/255")
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--method=grad_12l"], ["unknown method 'grad_12l'", "'grad_l2l'", *METHODS]),
+        (["--dataset=cifar1O"], ["unknown dataset 'cifar1O'", "'cifar10'", *DATASETS, "npz:PATH"]),
+        (["--dataset=cifar10:x"], ["unknown dataset 'cifar10:x'"]),
+        (["--dataset=npz"], ["unknown dataset 'npz'", "npz:PATH"]),
+        (["--recipe=quik"], ["'quik'", "'quick'", *RECIPES]),
+        (["--attacker=slin"], ["'slin'", "'slim'", *ATTACKERS]),
+        (["--eps=0"], ["--eps=0 "]),
+        (["--eps=-8/255"], ["--eps=-8/255"]),
+        (["--eps=1.5"], ["--eps=1.5"]),
+        (["--eps=8"], ["--eps=8", "8/255"]),
+        (["--eps=8/0"], ["--eps", "8/0"]),
+        (["--eps=nan"], ["--eps", "nan"]),
+        (["--eps_warmup=-1"], ["--eps_warmup=-1"]),
+        (["--inner_step=0"], ["--inner_step=0"]),
+        (["--inner_step=nan"], ["--inner_step", "nan"]),
+        (["--inner_step=-1/255"], ["--inner_step=-1/255"]),
+        (["--method=pgm", "--inner_steps=0"], ["--inner_steps=0"]),
+        (["--method=pgm", "--inner_steps=-3"], ["--inner_steps=-3"]),
+        (["--method=plain", "--inner_steps=0"], ["--inner_steps", "plain", "pgm", "kstep_l2l"]),
+        (["--inner_steps=2"], ["--inner_steps", "grad_l2l", "multistep_l2l"]),
+        (["--method=fgsm", "--attacker_start=zero"], ["--attacker_start", "fgsm"]),
+        (["--method=naive_l2l", "--attacker_start=gaussian"], ["--attacker_start", "naive_l2l"]),
+        (["--epochs=0"], ["--epochs=0"]),
+        (["--batch_size=0"], ["--batch_size=0"]),
+        (["--batch_size=-1"], ["--batch_size=-1"]),
+        (["--attacker_width=0"], ["--attacker_width=0"]),
+        (["--attacker_width=nan"], ["--attacker_width", "nan"]),
+        (["--phi_steps=0", "--order=alternating"], ["--phi_steps=0"]),
+        (["--phi_steps=2"], ["--phi_steps", "--order=alternating"]),
+        (["--theta_lr=0"], ["--theta_lr=0"]),
+        (["--theta_lr=nan"], ["--theta_lr", "nan"]),
+        (["--phi_lr=-1"], ["--phi_lr=-1"]),
+        (["--theta_wd=-1"], ["--theta_wd=-1"]),
+        (["--phi_clip=-1"], ["--phi_clip=-1"]),
+        (["--theta_drop_factor=-1"], ["--theta_drop_factor=-1"]),
+        (["--theta_momentum=1"], ["--theta_momentum=1"]),
+        (["--phi_b2=1"], ["--phi_b2=1"]),
+        (["--ema_decay=1"], ["--ema_decay=1"]),
+        (["--dropout=-0.1"], ["--dropout=-0.1"]),
+        (["--label_smoothing=1.5"], ["--label_smoothing=1.5"]),
+        (["--theta_drops=3,x"], ["--theta_drops=3,x", "30,60"]),
+        (["--phi_drops=nan"], ["--phi_drops=nan"]),
+        (["--theta_drops=3,inf"], ["--theta_drops=3,inf"]),
+        (["--theta_drops=-3"], ["--theta_drops=-3"]),
+        (["--attack_loss=kl"], ["--attack_loss=kl", "gaussian"]),
+        (["--attack_loss=kl", "--method=fgsm"], ["--attack_loss=kl", "fgsm"]),
+        (["--recipe=l2l_v1"], ["--init_from=runs/digits-plain-0", "--method=plain", "none"]),
+        (["--recipe=l2l_v1", "--dataset=npz:a/own.npz"], ["--init_from=runs/own-plain-0"]),
+    ],
+)
+def test_what_is_refused_in_one_line(argv, words):
+    with pytest.raises(UsageError) as info:
+        resolve(given(*argv))
+    said = str(info.value)
+    assert len(said.splitlines()) == 1
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--attack_loss=kl", "--attacker_start=gaussian"],
+        ["--attack_loss=kl", "--method=naive_l2l"],
+        ["--phi_steps=2", "--order=alternating"],
+        ["--phi_lr=0"],
+        ["--theta_drops="],
+        ["--theta_drops=30, 60,"],
+        ["--recipe=l2l_v1", "--init_from=none"],
+        ["--recipe=l2l_v1", "--method=plain"],
+        ["--eps=1"],
+        ["--method=multistep_l2l", "--inner_steps=1"],
+    ],
+)
+def test_what_is_allowed(argv):
+    resolve(given(*argv))
+
+
+def test_epochs_are_a_list_of_numbers():
+    assert epochs("30,60", "--theta_drops") == [30.0, 60.0]
+    assert epochs(" 2.5 ,", "--theta_drops") == [2.5]
+    assert epochs("", "--theta_drops") == []
+
+
+def test_a_batch_must_fit_into_the_training_split():
+    data = SimpleNamespace(x_train=range(100), name="own")
+    check_batch({"batch_size": 100}, data)
+    with pytest.raises(UsageError, match="--batch_size=101.*own.*100 images"):
+        check_batch({"batch_size": 101}, data)
+
+
+CONFIGURATIONS = [
+    {"method": method, "dataset": dataset, "recipe": recipe}
+    | ({"init_from": "none"} if RECIPES[recipe].NEEDS_INIT else {})
+    for method in METHODS
+    for dataset in ("digits", "cifar10", "svhn", "npz:my own.npz")
+    for recipe in RECIPES
+]
+
+
+def test_what_is_shown_can_be_pasted_back():
+    for what in CONFIGURATIONS:
+        config = resolve(what)
+        assert resolve(given(*shlex.split(show(config)))) == config
+    bare = resolve(given("--recipe=l2l_v1", "--init_from=none", "--theta_drops=", "--noclean_mix"))
+    assert bare["theta_drops"] == "" != resolve(CONFIGURATIONS[1])["theta_drops"]
+    assert resolve(given(*shlex.split(show(bare)))) == bare
+    assert "None" not in show(bare)
+
+
+def test_what_is_written_is_read_back_without_a_difference(tmp_path):
+    for what in CONFIGURATIONS:
+        config = {"seed": 0, **resolve(what)}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert differences(read(tmp_path), config) == []
+
+
+def test_differences_name_the_flags_with_both_values():
+    old = {"seed": 0, **resolve({})}
+    new = old | {"eps": "0.3", "seed": 1, "val_size": 100}
+    assert differences(old, new) == [
+        "--seed: 0 -> 1",
+        "--val_size: None -> 100",
+        "--eps: 0.2 -> 0.3",
+    ]
+    assert differences(old, old) == []
+    assert differences({}, {"new": 1}) == ["--new: None -> 1"]
+    assert differences({"gone": 1}, {}) == ["--gone: 1 -> None"]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "is no run"),
+        (b"{", "cannot be read"),
+        (b"\xff\xfe{}", "cannot be read"),
+        (b"[1]", "holds no configuration"),
+        (b'{"method": "plain"}', "another version.*--dataset"),
+    ],
+)
+def test_a_folder_without_a_configuration_is_refused(content, words, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UsageError, match=words) as info:
+        read(tmp_path)
+    assert str(tmp_path) in str(info.value) and len(str(info.value).splitlines()) == 1
+
+
+def test_what_a_flag_names_exists_and_what_exists_is_named():
+    helps = {flag.name: flag.help for flag in DECIDES}
+    assert all(method in helps["method"] for method in METHODS)
+    assert all(dataset in helps["dataset"] for dataset in DATASETS)
+    for name in helps["model"].replace("wrn-D-K", "wrn-10-1").split(" | "):
+        make_classifier(name, 10)
+    kinds = {flag.name: flag.kind for flag in DECIDES}
+    assert set(kinds["attacker"]) == set(ATTACKERS) and set(kinds["recipe"]) == set(RECIPES)
+    assert parse_all("clean") and config.show({"a": None}) == ""

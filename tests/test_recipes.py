@@ -1,0 +1,191 @@
+"""Recipes: dicts of known flags, whose numbers are those of papers.md 1.5."""
+
+import shlex
+
+import pytest
+
+from config import DECIDES, WHAT, epochs, resolve
+from l2ljax.data import DATASETS
+from l2ljax.data.batches import AUGMENTS
+from l2ljax.methods import METHODS
+from l2ljax.models import make_attacker, make_classifier
+from options import check_eps, fraction, parse
+from recipes import DEFAULT, RECIPES, base, flags_of
+
+FLAGS = {flag.name: flag for flag in DECIDES}
+SETTINGS = set(FLAGS) - {flag.name for flag in WHAT}
+OPTIONAL = {"inner_steps", "attacker_start", "dropout", "augment"}
+"""Flags whose value may come from the method, the network or the dataset."""
+
+
+def layers(recipe):
+    module = RECIPES[recipe]
+    parts = (module.DATASET, module.METHOD, module.DATASET_METHOD)
+    return [module.ALL, *(flags for part in parts for flags in part.values())]
+
+
+def of_its_kind(name, value):
+    kind = FLAGS[name].kind
+    if isinstance(kind, tuple):
+        return value in kind
+    if kind == "fraction":
+        return isinstance(value, str) and fraction(value) > 0
+    return type(value) is kind
+
+
+def test_the_base_covers_every_flag_that_needs_a_value():
+    assert set(base.FLAGS) == SETTINGS - OPTIONAL
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_sets_known_flags_to_values_of_their_kind(recipe):
+    for flags in [base.FLAGS, *layers(recipe)]:
+        assert set(flags) <= SETTINGS
+        wrong = {name: value for name, value in flags.items() if not of_its_kind(name, value)}
+        assert not wrong
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_speaks_of_existing_datasets_and_methods(recipe):
+    module = RECIPES[recipe]
+    assert set(module.DATASET) <= set(DATASETS)
+    assert set(module.METHOD) <= set(METHODS)
+    for dataset, method in module.DATASET_METHOD:
+        assert dataset in DATASETS and method in METHODS
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_gives_no_inner_steps_or_start_to_a_method_without(recipe):
+    for dataset in DATASETS:
+        for method, row in METHODS.items():
+            flags = flags_of(recipe, dataset, method)
+            assert row.inner_steps or "inner_steps" not in flags
+            assert row.start or "attacker_start" not in flags
+
+
+def test_later_layers_win(monkeypatch):
+    from recipes import quick
+
+    assert flags_of("quick", "cifar10", "pgm")["batch_size"] == base.FLAGS["batch_size"]
+    sizes = []
+    for layer, key in (("ALL", None), ("DATASET", "cifar10"), ("METHOD", "pgm")):
+        flags = {"batch_size": len(sizes)}
+        monkeypatch.setattr(quick, layer, flags if key is None else {key: flags})
+        sizes.append(flags_of("quick", "cifar10", "pgm")["batch_size"])
+    monkeypatch.setattr(quick, "DATASET_METHOD", {("cifar10", "pgm"): {"batch_size": 3}})
+    sizes.append(flags_of("quick", "cifar10", "pgm")["batch_size"])
+    assert sizes == [0, 1, 2, 3]
+    assert flags_of("quick", "cifar100", "plain")["batch_size"] == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_method_on_every_dataset_has_a_game(recipe):
+    for dataset in DATASETS:
+        for method in METHODS:
+            what = {"recipe": recipe, "dataset": dataset, "method": method, "init_from": "none"}
+            config = resolve(what)
+            assert fraction(config["inner_step"]) <= check_eps(config["eps"])
+            make_classifier(config["model"], 10)
+            make_attacker(config["attacker"], 1, width=config["attacker_width"])
+            for player in ("theta", "phi"):
+                drops = epochs(config[f"{player}_drops"], "drops")
+                assert (
+                    not drops
+                    or config[f"{player}_schedule"] != "piecewise"
+                    or (max(drops) < config["epochs"])
+                )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_opens_with_commands_that_run_and_an_expected_result(recipe):
+    doc = RECIPES[recipe].__doc__
+    assert doc.startswith(f"Recipe {recipe}: ")
+    commands = [line.split(maxsplit=2)[2] for line in doc.splitlines() if "train.py" in line]
+    assert commands
+    for command in commands:
+        config = resolve(parse(DECIDES, shlex.split(command)))
+        assert config["recipe"] == recipe
+
+
+def values(recipe, dataset, method, *names):
+    flags = flags_of(recipe, dataset, method)
+    return tuple(flags.get(name) for name in names)
+
+
+PLAYER = ("opt", "lr", "schedule", "drops", "drop_factor", "momentum", "wd")
+
+
+@pytest.mark.parametrize(
+    "recipe, dataset, method, player, expected",
+    [
+        ("l2l_v1", "cifar10", "grad_l2l", "theta", ("sgd", 0.1, "piecewise", "30", 0.1, 0.9, 1e-4)),
+        ("l2l_v1", "cifar100", "grad_l2l", "phi", ("sgd", 0.1, "piecewise", "30", 0.1, 0.9, 1e-4)),
+        ("l2l_v1", "svhn", "grad_l2l", "theta", ("adam", 2e-4, "piecewise", "30", 0.1, 0.9, 1e-4)),
+        ("l2l_v1", "svhn", "grad_l2l", "phi", ("adam", 1e-3, "constant", "30", 0.1, 0.9, 1e-4)),
+        (
+            "l2l_v1",
+            "cifar10",
+            "plain",
+            "theta",
+            ("nesterov", 0.1, "piecewise", "60,120,160", 0.2, 0.9, 5e-4),
+        ),
+        ("l2l_v1", "svhn", "plain", "theta", ("sgd", 0.1, "piecewise", "80,120", 0.1, 0.9, 1e-4)),
+        ("l2l_v1", "cifar10", "pgm", "theta", ("sgd", 0.01, "constant", "30", 0.1, 0.9, 1e-4)),
+        ("l2l_v1", "svhn", "fgsm", "theta", ("sgd", 0.01, "constant", "30", 0.1, 0.9, 1e-4)),
+        (
+            "l2l_code",
+            "cifar10",
+            "grad_l2l",
+            "theta",
+            ("sgd", 0.1, "piecewise", "29,59", 0.1, 0.9, 2e-4),
+        ),
+        ("l2l_code", "cifar10", "grad_l2l", "phi", ("adam", 1e-3, "constant", "", 0.1, 0.9, 2e-4)),
+    ],
+)
+def test_the_two_players_move_as_the_paper_says(recipe, dataset, method, player, expected):
+    assert values(recipe, dataset, method, *(f"{player}_{name}" for name in PLAYER)) == expected
+
+
+@pytest.mark.parametrize(
+    "recipe, dataset, method, expected",
+    [
+        ("l2l_v1", "cifar10", "grad_l2l", ("wrn-34-4", "0.03", "0.01", 40, "simultaneous")),
+        ("l2l_v1", "svhn", "pgm", ("wrn-34-4", "0.05", "0.01", 40, "simultaneous")),
+        ("l2l_v1", "cifar10", "plain", ("wrn-34-4", "0.03", "0.01", 200, "simultaneous")),
+        ("l2l_v1", "svhn", "plain", ("wrn-34-4", "0.05", "0.01", 160, "simultaneous")),
+        ("l2l_code", "cifar10", "grad_l2l", ("wrn-34-10", "0.031", "0.003", 76, "alternating")),
+        ("l2l_code", "cifar10", "kstep_l2l", ("wrn-34-10", "0.031", "0.007", 76, "alternating")),
+    ],
+)
+def test_the_game_is_the_papers(recipe, dataset, method, expected):
+    names = ("model", "eps", "inner_step", "epochs", "order")
+    assert values(recipe, dataset, method, *names) == expected
+    assert values(recipe, dataset, method, "batch_size", "attacker_width") == (128, 1.0)
+
+
+def test_svhns_adam_has_the_papers_second_beta():
+    names = ("theta_b2", "phi_b2")
+    assert values("l2l_v1", "svhn", "grad_l2l", *names) == (0.99, 0.99)
+    assert values("l2l_v1", "cifar10", "grad_l2l", *names) == (0.999, 0.999)
+
+
+def test_the_codes_batchnorm_modes_and_start():
+    assert values("l2l_code", "cifar10", "grad_l2l", "craft_bn") == ("update",)
+    names = ("craft_bn", "attacker_start")
+    assert values("l2l_code", "cifar10", "pgm", *names) == ("eval", "gaussian")
+
+
+def test_only_photographs_are_flipped():
+    """A mirrored digit is another sign: recipes flip CIFAR alone, the datasets' own rows likewise."""
+    for recipe in RECIPES:
+        for dataset in DATASETS:
+            for method in METHODS:
+                name = flags_of(recipe, dataset, method).get("augment", DATASETS[dataset].augment)
+                flips = AUGMENTS[name] is not None and AUGMENTS[name].flip
+                assert flips == dataset.startswith("cifar"), (recipe, dataset, method)
+
+
+def test_the_default_recipe_is_one_and_starts_from_nothing():
+    for dataset, recipe in DEFAULT.items():
+        assert dataset in DATASETS and not RECIPES[recipe].NEEDS_INIT
+    assert not RECIPES["l2l_code"].NEEDS_INIT

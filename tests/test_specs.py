@@ -1,0 +1,128 @@
+"""Attacks by name: every form, every preset of papers.md 4.6, and what a wrong name is told."""
+
+import pytest
+
+from l2ljax.attacks import parse, parse_all
+from l2ljax.attacks.specs import PRESETS
+
+EPS = 0.06
+
+
+@pytest.mark.parametrize(
+    "name, steps, step, start, loss, restarts",
+    [
+        ("fgsm", 1, EPS, "zero", "ce", 1),
+        ("pgm1", 1, EPS / 3, "zero", "ce", 1),
+        ("pgm10", 10, EPS / 3, "zero", "ce", 1),
+        ("pgm11", 11, 2.5 * EPS / 11, "zero", "ce", 1),
+        ("pgm100", 100, 2.5 * EPS / 100, "zero", "ce", 1),
+        ("pgm10x1", 10, EPS / 3, "uniform", "ce", 1),
+        ("pgm100x5", 100, 2.5 * EPS / 100, "uniform", "ce", 5),
+        ("pgm10_margin", 10, EPS / 3, "zero", "margin", 1),
+        ("pgm20x3_margin", 20, 2.5 * EPS / 20, "uniform", "margin", 3),
+        ("pgd50_10", 50, EPS / 4, "uniform", "ce", 10),
+    ],
+)
+def test_a_name_says_steps_size_start_loss_and_restarts(name, steps, step, start, loss, restarts):
+    attack = parse(name)
+    (run,) = attack.runs
+    assert attack.name == name
+    assert (run.steps, run.start, run.loss, run.restarts) == (steps, start, loss, restarts)
+    assert run.step_size(EPS) == pytest.approx(step)
+    assert attack.radius(EPS) == EPS
+
+
+def test_pgm10_takes_the_papers_step_at_the_papers_radius():
+    assert parse("pgm10").runs[0].step_size(0.03) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "name, steps, eps, step, start",
+    [
+        ("pgm10_v1", 10, 0.03, 0.01, "zero"),
+        ("pgd10_l2l", 10, 0.031, 0.003, "uniform"),
+        ("pgd20_l2l", 20, 0.031, 0.003, "uniform"),
+        ("pgd100_l2l", 100, 0.031, 0.003, "uniform"),
+        ("pgd20_madry", 20, 8 / 255, 2 / 255, "uniform"),
+    ],
+)
+def test_a_protocol_keeps_its_own_radius_and_step(name, steps, eps, step, start):
+    attack = parse(name)
+    (run,) = attack.runs
+    assert (run.steps, run.start, run.loss, run.restarts) == (steps, start, "ce", 1)
+    assert attack.radius(EPS) == eps
+    assert run.step_size(EPS) == run.step_size(eps) == step
+
+
+def test_clean_is_no_run_at_radius_zero():
+    assert parse("clean").runs == () and parse("clean").radius(EPS) == 0.0
+
+
+def test_a_union_is_the_runs_of_its_parts():
+    union = parse("fgsm+pgm10x5+pgm20_margin")
+    assert union.name == "fgsm+pgm10x5+pgm20_margin"
+    parts = (parse(part).runs for part in ("fgsm", "pgm10x5", "pgm20_margin"))
+    assert union.runs == sum(parts, ())
+    assert parse("clean+fgsm").runs == parse("fgsm").runs
+    assert parse("clean+fgsm").radius(EPS) == EPS
+
+
+def test_selection_is_the_worst_of_two_losses():
+    assert parse("selection").runs == parse("pgm10+pgm10_margin").runs
+
+
+def test_a_union_of_different_radii_is_refused():
+    with pytest.raises(ValueError, match="pgm10_v1.*different radii"):
+        parse("pgm10+pgm10_v1")
+    assert len(parse("pgd10_l2l+pgd20_l2l").runs) == 2
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("fgms", "fgsm"),
+        ("pgm1O", "pgm10"),
+        ("pgm100x", "pgm100x5"),
+        ("pgd20_mardy", "pgd20_madry"),
+        ("PGM10_margin", "pgm10_margin"),
+    ],
+)
+def test_an_unknown_attack_names_the_nearest_and_lists_the_rest(name, meant):
+    with pytest.raises(
+        ValueError, match=f"unknown attack '{name}': did you mean '{meant}'"
+    ) as info:
+        parse(name)
+    assert all(preset in str(info.value) for preset in PRESETS)
+    assert len(str(info.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "pgm",
+        "pgm0",
+        "pgm-1",
+        "pgm010",
+        "pgm10x0",
+        "pgm10x",
+        "pgm10_marginx5",
+        "pgm10+",
+        "+fgsm",
+    ],
+)
+def test_what_is_no_attack_is_refused(name):
+    with pytest.raises(ValueError, match="unknown attack"):
+        parse(name)
+
+
+def test_a_list_is_joined_by_commas_and_keeps_its_order():
+    names = [attack.name for attack in parse_all("clean, pgm10 ,fgsm,")]
+    assert names == ["clean", "pgm10", "fgsm"]
+    for empty in ("", " , "):
+        with pytest.raises(ValueError, match="no attack"):
+            parse_all(empty)
+
+
+def test_every_preset_can_be_asked_for_by_name():
+    assert [attack.runs for attack in parse_all(",".join(PRESETS))] == list(PRESETS.values())
