@@ -7,7 +7,7 @@ Writes runs/step_cost.json as well. The methods are timed in turn and each ratio
 one round, so that whatever else the machine does falls on all of them. FLOPs are XLA's count of the
 compiled, unrolled program; a loop's body would be counted once, so where the inner loops stay loops
 (GPU, TPU) a process of its own counts on the CPU. The one surprising thing: the count can lie below
-the floor of passes, because a method's clean forward pass is shared when it is asked for twice.
+the floor of passes, because a forward pass over the clean images is computed once for all users.
 """
 
 import json
@@ -29,9 +29,10 @@ import numpy as np
 import config as configuration
 from game import make_game
 from l2ljax.data import Dataset, epoch_order, load
-from l2ljax.methods import METHODS, mixed
+from l2ljax.methods import METHODS
 from l2ljax.models import label
 from options import Flag, UsageError, defaults, run_main
+from passes import count_passes, floor, paper_ratio, write_out
 from report import align
 from runtime import cache_folder, describe, use_compilation_cache
 from saved import write_json
@@ -53,52 +54,6 @@ FLAGS = [
 LIMITS = {False: 1.3, True: 1.6}
 """What measured over counted may be on a CPU, without and with a learned attacker."""
 
-PASSES: dict[str, Callable[[int], tuple[int, int]]] = {
-    "plain": lambda steps: (0, 0),
-    "fgsm": lambda steps: (1, 0),
-    "pgm": lambda steps: (steps, 0),
-    "naive_l2l": lambda steps: (0, 1),
-    "grad_l2l": lambda steps: (1, 1),
-    "two_step_l2l": lambda steps: (2, 2),
-    "multistep_l2l": lambda steps: (steps, steps),
-    "kstep_l2l": lambda steps: (steps, steps),
-}
-"""What the inner problem needs: input gradients, calls of the attacker (papers.md 1.8)."""
-
-PAPER = {
-    ("plain", ""): 1.00,
-    ("fgsm", ""): 2.86,
-    ("pgm", ""): 11.49,
-    ("naive_l2l", "slim"): 3.21,
-    ("naive_l2l", "wide"): 4.02,
-    ("grad_l2l", "slim"): 3.28,
-    ("grad_l2l", "wide"): 4.15,
-    ("two_step_l2l", "slim"): 6.29,
-    ("two_step_l2l", "wide"): 7.92,
-}
-"""The paper's Table 4: CIFAR-10, WRN-34-4, PGM-10, attackers of full width, one GTX 1080 Ti."""
-
-
-def floor(config: dict[str, Any]) -> tuple[str, float]:
-    """The passes of a step as text, and the classifier's in Plain steps (F = I = 1, B = 2).
-
-    F forward, I backward to the input alone, B full backward; f and b are the attacker's.
-    """
-    row = METHODS[config["method"]]
-    gradients, calls = PASSES[config["method"]](config["inner_steps"] or 0)
-    outer = 2 if row.train_loss is mixed and config["clean_mix"] else 1
-    ascents = config["phi_steps"] if row.learns and config["order"] == "alternating" else 0
-    moves = 1 + ascents
-    count = {
-        "F": moves * gradients + outer + ascents,
-        "I": moves * gradients + ascents,
-        "B": outer,
-        "f": moves * calls,
-        "b": (ascents or 1) * calls,
-    }
-    text = "+".join(f"{n if n > 1 else ''}{name}" for name, n in count.items() if n)
-    return text, (count["F"] + count["I"] + 2 * count["B"]) / 3
-
 
 class Program(NamedTuple):
     """A method's compiled training step, and `run`: so many steps -> seconds."""
@@ -108,7 +63,7 @@ class Program(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """XLA's count for one step; the inner loops must be unrolled."""
+        """XLA's count for one step; right only where the inner loops are unrolled."""
         return float(self.compiled.cost_analysis()["flops"])
 
 
@@ -137,27 +92,26 @@ def convolutions_in_loops(hlo: str) -> list[str]:
     for part in re.split(r"^(?=(?:ENTRY )?%[\w.-]+ \()", hlo, flags=re.MULTILINE)[1:]:
         bodies[part.partition("%")[2].partition(" ")[0]] = part
 
-    def mentioned(attributes: str, text: str) -> list[str]:
+    def named(attributes: str, text: str) -> list[str]:
         groups = re.findall(rf"\b(?:{attributes})=(\{{[^}}]*\}}|%[\w.-]+)", text)
         return re.findall(r"%([\w.-]+)", " ".join(groups))
 
     inside: set[str] = set()
-    waiting = mentioned("body", hlo)
+    waiting = named("body", hlo)
     while waiting:
         name = waiting.pop()
         if name not in inside:
             inside.add(name)
-            waiting += mentioned(r"body|condition|calls|to_apply|\w+_computations?", bodies[name])
-    convolution = (
-        r"^ *(?:ROOT )?%([\w.-]+) = .* (?:convolution\(|custom-call\(.*_target=\"[^\"]*conv)"
-    )
-    return re.findall(convolution, "".join(bodies[name] for name in inside), flags=re.MULTILINE)
+            waiting += named(r"body|condition|calls|to_apply|\w+_computations?", bodies[name])
+    text = "".join(bodies[name] for name in sorted(inside))
+    kinds = r"(?:convolution\(|custom-call\(.*custom_call_target=\"[^\"]*conv)"
+    return re.findall(rf"^ *(?:ROOT )?%([\w.-]+) = .* {kinds}", text, flags=re.MULTILINE)
 
 
 def time_in_turn(
     runs: dict[str, Callable[[int], float]], repeats: int, slice_ms: float
 ) -> dict[str, list[float]]:
-    """Milliseconds per step by method, one entry a round; a slice's steps are set in a warm-up."""
+    """Milliseconds per step by method, one entry a round; warm-up sets the steps of a slice."""
     steps = {}
     for name, run in runs.items():
         run(2)
@@ -172,63 +126,71 @@ def time_in_turn(
 def compare(
     times: dict[str, list[float]], flops: dict[str, float], configs: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """For each method its time and its FLOPs over Plain's, and whether the first follows the second.
+    """Each method's time and FLOPs over Plain's, and whether the first follows the second.
 
-    `measured` is the median over rounds of the ratio within a round; `verdict` needs it to be at
-    most LIMITS times `counted`.
+    `measured` is the median over rounds of the ratio within a round; the verdict is ok where it is
+    at most LIMITS times `counted`.
     """
     results = {}
     for name, ms in times.items():
-        ratios = np.divide(ms, times["plain"])
-        learns = METHODS[name].learns
-        counted, measured = flops[name] / flops["plain"], float(np.median(ratios))
-        attacker = configs[name]["attacker"] if learns else ""
-        passes, least = floor(configs[name])
+        measured = _quartiles(np.divide(ms, times["plain"]))
+        counted = flops[name] / flops["plain"]
+        over, limit = measured["median"] / counted, LIMITS[METHODS[name].learns]
+        passes = count_passes(configs[name])
         results[name] = {
-            "ms": [float(q) for q in np.percentile(ms, (0, 25, 50, 75))],
+            "ms": _quartiles(ms),
             "flops": flops[name],
             "measured": measured,
-            "measured_quartiles": [float(q) for q in np.percentile(ratios, (25, 75))],
             "counted": counted,
-            "over": measured / counted,
-            "limit": LIMITS[learns],
-            "verdict": "ok" if measured <= LIMITS[learns] * counted else "over",
-            "passes": passes,
-            "floor": least,
-            "paper": PAPER.get((name, attacker)),
+            "measured_over_counted": over,
+            "limit": limit,
+            "verdict": "ok" if over <= limit else "over",
+            "passes": write_out(passes),
+            "floor": floor(passes),
+            "paper": paper_ratio(configs[name]),
         }
     return results
 
 
+def _quartiles(values: Any) -> dict[str, float]:
+    names = ("min", "q25", "median", "q75")
+    return dict(zip(names, map(float, np.percentile(values, (0, 25, 50, 75))), strict=True))
+
+
 HEADER = (
-    "method|ms/step|quartiles|measured|quartiles|counted|measured/counted|limit|verdict"
-    "|passes|floor|paper's (1080 Ti, WRN-34-4)"
+    "method|ms/step (quartiles)|over Plain (quartiles)|counted|measured/counted|limit|verdict"
+    "|passes|floor|paper (GTX 1080 Ti, WRN-34-4)"
 )
 
 
 def show(results: dict[str, dict[str, Any]]) -> str:
-    """The table; `measured`, `counted`, `floor` and the paper's column are ratios to Plain."""
+    """The table; counted, floor and the paper's column are over Plain's too."""
     lines = [HEADER.split("|")]
     for name, r in results.items():
-        _, low, median, high = r["ms"]
-        numbers = f"{median:.2f}|{low:.2f}-{high:.2f}|{r['measured']:.2f}|"
-        numbers += "{:.2f}-{:.2f}|".format(*r["measured_quartiles"])
-        numbers += f"{r['counted']:.2f}|{r['over']:.2f}|{r['limit']}|{r['verdict']}|"
+        times = [
+            f"{q['median']:.2f} ({q['q25']:.2f}-{q['q75']:.2f})" for q in (r["ms"], r["measured"])
+        ]
+        ratios = [f"{r['counted']:.2f}", f"{r['measured_over_counted']:.2f}", f"{r['limit']}"]
         paper = f"{r['paper']:.2f}" if r["paper"] else "-"
-        lines.append(f"{name}|{numbers}{r['passes']}|{r['floor']:.2f}|{paper}".split("|"))
+        needs = [r["verdict"], r["passes"], f"{r['floor']:.2f}", paper]
+        lines.append([name, *times, *ratios, *needs])
     return align(lines)
 
 
 def bench(given: dict[str, Any]) -> int:
     """Compile, count, time, print, write."""
     options = defaults(FLAGS) | given
-    for name in ("repeats", "slice_ms"):
-        if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
     names = list(dict.fromkeys(["plain", *filter(None, options["methods"].split(","))]))
     settings = {name: given[name] for name in SETTINGS if name in given}
     configs = {name: configuration.resolve({**settings, "method": name}) for name in names}
+    for name in ("repeats", "slice_ms"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
     out = pathlib.Path(options["out"])
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
     use_compilation_cache(options["compilation_cache"])
     data_dir = options["data_dir"] or str(cache_folder("data"))
     data = load(configs["plain"]["dataset"], data_dir=data_dir)
@@ -247,9 +209,8 @@ def bench(given: dict[str, Any]) -> int:
     attacker = label(plain["attacker"], plain["attacker_width"])
     print(f"{data.name}, {plain['model']}, attacker {attacker}, batch {plain['batch_size']}")
     print(show(results))
-    looped = {name for name in names if results[name]["convolutions_in_loops"]}
-    print(f"convolutions inside a loop: {', '.join(sorted(looped)) or 'none'}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    looped = [name for name in names if results[name]["convolutions_in_loops"]]
+    print(f"convolutions inside a loop: {', '.join(looped) or 'none'}")
     write_json(out, {"methods": results, "options": options, "made_with": describe()})
     print(f"written to {out}")
     return 0

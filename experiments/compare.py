@@ -10,6 +10,7 @@ is the better on validation of best and best_ema. Writes OUT.md and OUT.json.
 
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,7 @@ FLAGS = [
     Flag("against", str, "the method the others are compared with", "pgm"),
     Flag("workdir", str, "folder of the runs", "runs/compare"),
     Flag("out", str, "path of the report without its ending", "results/digits"),
+    Flag("flags", str, "further flags of every training run, as '--epochs=5 --model=mlp'", ""),
     Flag("draws", int, "draws of the bootstrap", 10_000),
 ]
 
@@ -66,6 +68,7 @@ def compare(given: dict[str, Any]) -> int:
 def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any]):
     flags = [f"--method={method}", f"--dataset={options['dataset']}", f"--seeds={seed}"]
     flags += [f"--recipe={options['recipe']}"] if options["recipe"] else []
+    flags += shlex.split(options["flags"])
     code = train.main([*flags, f"--workdir={workdir}", "--final_attacks=clean", "--noplots"])
     if code:
         return code, None
@@ -107,8 +110,9 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         seconds = np.median(rows[method]["seconds"])
         rows[method]["gap"] = [float(gap.mean()), float(low), float(high)]
         rows[method]["time"] = float(seconds / np.median(rows[options["against"]]["seconds"]))
+    changed = {f.name: options[f.name] for f in FLAGS if options[f.name] not in (None, "")}
     command = "python experiments/compare.py " + " ".join(
-        f"--{name}={value}" for name, value in options.items() if value and name != "draws"
+        shlex.quote(f"--{name}={value}") for name, value in changed.items()
     )
     return {
         "command": command,

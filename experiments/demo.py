@@ -17,12 +17,12 @@ import train
 from options import Flag, UsageError, defaults, run_main
 
 METHODS = ("plain", "pgm", "grad_l2l")
-ATTACKS = "clean,fgsm,pgm10,pgm100x5"
 
 FLAGS = [
     Flag("out", str, "folder of the runs, pictures and tables", "runs/demo"),
     Flag("seed", int, "seed of the three runs", 0),
     Flag("epochs", int, "epochs of every run; the recipe's"),
+    Flag("attacks", str, "names joined by commas", "clean,fgsm,pgm10,pgm100x5"),
     Flag("columns", int, "images on the sheet of perturbations", 10),
 ]
 
@@ -38,7 +38,9 @@ def demo(given: dict[str, Any]) -> int:
         command = [f"--method={method}", f"--seeds={options['seed']}", f"--workdir={out / method}"]
         command += [f"--epochs={options['epochs']}"] if options["epochs"] else []
         code = train.main([*command, "--final_attacks=clean"])
-        code = code or evaluate.main([f"--workdir={out / method}", f"--attacks={ATTACKS}"])
+        code = code or evaluate.main(
+            [f"--workdir={out / method}", f"--attacks={options['attacks']}"]
+        )
         if code:
             return code
     measured = {m: json.loads((out / m / "evaluation.json").read_text()) for m in METHODS}
@@ -56,7 +58,7 @@ def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
     from report import align, interval
 
     first = measured[METHODS[0]]
-    lines = [["method", *ATTACKS.split(","), "training"]]
+    lines = [["method", *(r["attack"] for r in first["results"]), "training"]]
     for method, evaluation in measured.items():
         shares = [interval(r["accuracy"], evaluation["images"]) for r in evaluation["results"]]
         lines.append([method, *shares, f"{seconds[method]['train']:.1f} s"])

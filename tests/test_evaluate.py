@@ -1,4 +1,4 @@
-"""Evaluation over a set: packing and batch size change nothing, and unions are never above a part."""
+"""Evaluation over a set: packing and batch size change nothing; a union is the worst of its parts."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,126 @@
+"""The scripts that put runs side by side: demo, compare, search, and what evaluate writes."""
+
+import json
+
+import numpy as np
+import pytest
+
+import compare
+import demo
+import evaluate
+import search
+from l2ljax.evaluate import wilson
+from options import defaults
+from report import interval, markdown
+
+TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --diagnose=16"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    flags = [f"--workdir={folder / 'runs'}", f"--out={folder / 'digits'}", f"--flags={TINY}"]
+    flags += ["--methods=fgsm,grad_l2l", "--against=fgsm", "--seeds=1,2", "--draws=200"]
+    flags += ["--attacks=clean,fgsm,pgm10"]
+    assert compare.main(flags) == 0
+    return folder, flags
+
+
+def test_compare_reports_what_the_runs_measured(compared):
+    folder, _ = compared
+    report = json.loads((folder / "digits.json").read_text())
+    for method, row in report["rows"].items():
+        for i, seed in enumerate(report["seeds"]):
+            path = folder / "runs" / f"digits-{method}-{seed}" / "evaluation.json"
+            results = {r["attack"]: r for r in json.loads(path.read_text())["results"]}
+            for attack in report["attacks"]:
+                bits = results[attack]["robust"]
+                assert row["accuracy"][attack][i] == bits.count("1") / len(bits)
+                assert results[attack]["accuracy"] == bits.count("1") / len(bits)
+    assert report["rows"]["fgsm"]["gap"] == [0.0, 0.0, 0.0] and report["rows"]["fgsm"]["time"] == 1
+    mean = {m: np.mean(row["accuracy"]["pgm10"]) for m, row in report["rows"].items()}
+    gap, low, high = report["rows"]["grad_l2l"]["gap"]
+    assert gap == pytest.approx(mean["grad_l2l"] - mean["fgsm"]) and low <= gap <= high
+    page = (folder / "digits.md").read_text()
+    assert report["command"] in page and "seeds 1, 2" in page and "commit" in page
+
+
+def test_compare_takes_finished_runs_as_they_are(compared):
+    folder, flags = compared
+    before = (folder / "runs" / "digits-fgsm-1" / "metrics.jsonl").read_bytes()
+    assert compare.main(flags) == 0
+    assert (folder / "runs" / "digits-fgsm-1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_compare_refuses_a_reference_that_is_not_there(capsys):
+    assert compare.main(["--methods=plain", "--against=pgm"]) == 2
+    assert "--against=pgm" in capsys.readouterr().err
+
+
+def test_evaluate_gives_the_same_images_for_any_batch_size(compared, tmp_path, capsys):
+    folder, _ = compared
+    workdir = folder / "runs" / "digits-grad_l2l-1"
+    stood = []
+    for size in (64, 77):
+        out = tmp_path / f"{size}.json"
+        flags = [f"--workdir={workdir}", "--attacks=pgm10x2,fgsm", "--num_examples=150"]
+        assert (
+            evaluate.main([*flags, f"--batch_size={size}", f"--output={out}", "--eps=51/255"]) == 0
+        )
+        written = json.loads(out.read_text())
+        assert written["images"] == 150 and written["made_with"]["jax"]
+        assert [r["eps"] for r in written["results"]] == ["51/255", "51/255"]
+        stood.append([r["robust"] for r in written["results"]])
+    assert stood[0] == stood[1]
+    assert "eps = 51/255" in capsys.readouterr().out
+
+
+def test_evaluate_knows_which_checkpoints_there_are(compared, capsys):
+    folder, _ = compared
+    workdir = folder / "runs" / "digits-grad_l2l-1"
+    assert evaluate.main([f"--workdir={workdir}", "--which=best_ema"]) == 2
+    assert "--ema_decay" in capsys.readouterr().err
+
+
+def test_the_demo_ends_with_its_table_and_names_what_it_wrote(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    flags = [f"--out={tmp_path}", "--epochs=1", "--attacks=clean,fgsm", "--columns=4"]
+    assert demo.main(flags) == 0
+    out = capsys.readouterr().out
+    for method in demo.METHODS:
+        assert any(line.startswith(method) and "%" in line for line in out.splitlines())
+    written = [line.strip() for line in out.partition("Written:")[2].splitlines() if line.strip()]
+    pictures = {"comparison.png", "perturbations.png", "curves.png", "attacker.png"}
+    assert pictures <= {name.rpartition("/")[2] for name in written}
+    for name in written:
+        assert (tmp_path / name).stat().st_size > 1000, name
+
+
+def test_search_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    small = {"epochs": (1,), "model": ("mlp",), "inner_steps": (1, 2)}
+    monkeypatch.setitem(search.SPACES, "pgm", small)
+    flags = ["--method=pgm", f"--out={tmp_path}"]
+    assert search.main([*flags, "--trials=1"]) == 0
+    first = (tmp_path / "pgm.jsonl").read_text()
+    assert search.main([*flags, "--trials=2"]) == 0
+    lines = (tmp_path / "pgm.jsonl").read_text().splitlines(keepends=True)
+    assert lines[0] == first and len(lines) == 2
+    assert all(0 <= json.loads(line)["robust"] <= 1 for line in lines)
+    assert search.main(["--method=plain"]) == 2
+
+
+def test_every_draw_of_a_search_is_a_possible_run():
+    import config
+
+    trials = defaults(search.FLAGS)["trials"]
+    for method in search.SPACES:
+        draws = [search.draw(method, trial, 1000) for trial in range(trials)]
+        assert len({json.dumps(flags) for flags in draws}) == trials
+        for flags in draws:
+            config.resolve({"dataset": "digits", "method": method, **flags})
+
+
+def test_tables():
+    low, high = wilson(0.5, 500)
+    assert interval(0.5, 500) == f" 50.0 % [{100 * low:.1f}, {100 * high:.1f}]"
+    assert markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
