@@ -157,7 +157,7 @@ def _quartiles(values: Any) -> dict[str, float]:
     return dict(zip(names, map(float, np.percentile(values, (0, 25, 50, 75))), strict=True))
 
 
-HEADER = (
+HEADER: str = (
     "method|ms/step (quartiles)|over Plain (quartiles)|counted|measured/counted|limit|verdict"
     "|passes|floor|paper (GTX 1080 Ti, WRN-34-4)"
 )

@@ -15,23 +15,24 @@ import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
 from l2ljax.data import load
-from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
+from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
 from l2ljax.solvers import grad_l2l
 
 
 class Mixer(nn.Module):
-    """g(a; phi): [B, H, W, 2] -> [B, H, W, 1] in [-1, 1]; dense over channels, then over pixels."""
+    """g(a; phi), dense over the channels of a pixel, and then over the pixels."""
 
     @nn.compact
     def __call__(self, a):
+        """a [B, H, W, 2] -> [B, H, W, 1] in [-1, 1]."""
         h = nn.gelu(nn.Dense(16)(a.reshape(len(a), -1, a.shape[-1])))
         h += nn.Dense(h.shape[1])(h.swapaxes(1, 2)).swapaxes(1, 2)
         return jnp.tanh(nn.Dense(1)(nn.gelu(h))).reshape(*a.shape[:-1], 1)
 
 
 def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
-    """Train both players; the test loss on clean images, and under phi before and after training."""
+    """The trained classifier's test loss: clean, and under phi before and after training."""
     data = load("digits")
     x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
     solver = grad_l2l(Mixer(), image_and_gradient("per_example_max"), start="zero")
@@ -45,16 +46,15 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
 
     @jax.jit
     def losses(theta, phi, x, y):
-        def ell(theta, x):
-            return cross_entropy(f(theta, {}, x, "eval")[0], y)
-
+        ell = method.attack_loss(lambda theta, x: f(theta, stats, x, "eval")[0], theta, x, y)
         found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
         return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
 
     x, y = jnp.asarray(data.x_test) / 255, jnp.asarray(data.y_test)
     clean, before = losses(state.theta, start.phi, x, y)
-    return {"clean": clean, "before": before, "after": losses(state.theta, state.phi, x, y)[1]}
+    clean, after = losses(state.theta, state.phi, x, y)
+    return {"clean": float(clean), "before": float(before), "after": float(after)}
 
 
 if __name__ == "__main__":
-    print("test loss:", {name: round(float(loss), 3) for name, loss in main().items()})
+    print("test loss:", {name: round(loss, 3) for name, loss in main().items()})

@@ -34,7 +34,7 @@ def frugal(solver: Solver, price: float) -> Solver:
 
 
 def main(steps: int = 200, eps: float = 0.1) -> dict[float, dict[str, float]]:
-    """For two prices: the training accuracy under the attack, and the attack's mean |delta| / eps."""
+    """For two prices: accuracy under the attack, and its mean |delta| / eps, on the last batch."""
     data, classifier = load("digits"), make_classifier("mlp", 10)
     x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
     f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x)

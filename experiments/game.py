@@ -83,7 +83,7 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
     )
     example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
 
-    @jax.jit
+    # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
     def fresh(rng: Array) -> State:
         theta_key, phi_key = jax.random.split(rng)
         theta, theta_stats = initialise(classifier, theta_key, example)

@@ -127,6 +127,7 @@ class Run:
         self.rng = jax.random.key(seed)
         self.frozen = freeze(game.f)
         self.program: Callable | None = None
+        self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
         self.diagnosis = make_diagnose(game.f, game.method)
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
@@ -205,7 +206,7 @@ class Run:
         every = self.options["log_every"]
         if every and step % every == 0 and step % self.game.steps_per_epoch:
             record.write(step, values | self.rates(step), epoch=step / self.game.steps_per_epoch)
-        progress.update(step, **_short(values))
+        progress.update(step, **_short(self.clean | values))
 
     def compiled(self, state: State, x: Array, y: Array, order: Array) -> Callable:
         """The step as a program: compiled once, and outside the clock of the training steps."""
@@ -226,6 +227,7 @@ class Run:
         values = {name: total / self.notes["count"] for name, total in self.notes["sums"].items()}
         values |= self.rates(step) | self.validate(state) | self.diagnose(state)
         values.setdefault("theta/clean_accuracy", self.clean_accuracy(state))
+        self.clean = {"theta/clean_accuracy": values["theta/clean_accuracy"]}
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
         record.write(step, values, epoch=epoch)

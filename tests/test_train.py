@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 import train
@@ -238,3 +239,36 @@ def test_a_checkpoint_is_due_by_the_clock_within_an_epoch_too(uninterrupted, tmp
     assert run(workdir, "--checkpoint_minutes=0.0000001") == 0
     assert_same_run(uninterrupted, workdir)
     assert sorted(int(p.name) for p in (workdir / "checkpoints" / "last").iterdir()) == [11, 12]
+
+
+def test_ones_own_arrays_train_and_evaluate(tmp_path, capsys):
+    import numpy as np
+
+    import evaluate
+
+    rng = np.random.default_rng(0)
+    y = np.arange(330) % 3
+    x = rng.integers(0, 60, (330, 12, 10, 3)) + 60 * y[:, None, None, None]
+    x = x.astype(np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    flags = [f"--dataset=npz:{tmp_path / 'own.npz'}", "--recipe=quick", "--model=small_cnn"]
+    flags += ["--attacker=slim", "--attacker_width=0.0625", "--epochs=2", "--batch_size=64"]
+    flags += ["--method=two_step_l2l", "--bf16", "--noplots", "--notensorboard", "--diagnose=16"]
+    workdir = tmp_path / "run"
+    assert train.main([*flags, f"--workdir={workdir}", "--theta_lr=0.01"]) == 0
+    assert not (workdir / "tensorboard").exists()
+    assert evaluate.main([f"--workdir={workdir}", "--attacks=clean,pgm10+fgsm"]) == 0
+    results = json.loads((workdir / "evaluation.json").read_text())["results"]
+    assert results[1]["accuracy"] <= results[0]["accuracy"] and len(results[0]["robust"]) == 30
+    theta = restore_any(workdir, kind="last")[0]["theta"]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(theta)} == {"float32"}
+
+
+@pytest.mark.parametrize("method", ["plain", "naive_l2l", "multistep_l2l", "kstep_l2l"])
+def test_every_method_trains_through_the_script(method, tmp_path):
+    flags = ["--model=mlp", "--attacker=two_layer", "--attacker_width=0.03125", "--epochs=1"]
+    flags += [f"--method={method}", f"--workdir={tmp_path / 'run'}", "--noplots", "--diagnose=16"]
+    flags += ["--inner_steps=2"] if method in ("multistep_l2l", "kstep_l2l") else []
+    assert train.main([*flags, "--final_attacks=clean", "--batch_size=256"]) == 0
+    line = read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert 0 <= line["val/robust"] <= line["val/clean"] <= 1
