@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
-from l2ljax.data import load
+from l2ljax.data import load, scale
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
 from l2ljax.solvers import grad_l2l
@@ -34,13 +34,13 @@ class Mixer(nn.Module):
 def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
     """The trained classifier's test loss: clean, and under phi before and after training."""
     data = load("digits")
-    x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
+    x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     solver = grad_l2l(Mixer(), image_and_gradient("per_example_max"), start="zero")
     method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous")
     classifier, optimisers = make_classifier("mlp", 10), (optax.sgd(0.05, 0.9), optax.adam(2e-3))
     f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x[:1])
     state = start = init_state(jax.random.key(1), theta, stats, method, *optimisers, x[:1])
-    step = jax.jit(make_step(f, method, *optimisers, eps=lambda step: eps))
+    step = jax.jit(make_step(f, method, *optimisers, eps=eps))
     for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
         state, _ = step(state, (x[rows], y[rows]), jax.random.key(2))
 
@@ -50,7 +50,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
         found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
         return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
 
-    x, y = jnp.asarray(data.x_test) / 255, jnp.asarray(data.y_test)
+    x, y = scale(jnp.asarray(data.x_test)), jnp.asarray(data.y_test)
     clean, before = losses(state.theta, start.phi, x, y)
     clean, after = losses(state.theta, state.phi, x, y)
     return {"clean": float(clean), "before": float(before), "after": float(after)}

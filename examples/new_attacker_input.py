@@ -16,7 +16,7 @@ import optax
 from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacker_input import image_and_gradient, input_gradient, normalise
 from l2ljax.attacks import parse
-from l2ljax.data import load
+from l2ljax.data import load, scale
 from l2ljax.evaluate import freeze, robust
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
@@ -37,7 +37,7 @@ def look_ahead(eps):
 def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
     """Accuracy under PGM-10 of a classifier trained alone, by Grad L2L, and with the new A."""
     data, classifier = load("digits"), make_classifier("mlp", 10)
-    x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
+    x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x)
     g = nn.Sequential([nn.Conv(16, (3, 3)), nn.gelu, nn.Conv(1, (3, 3)), jnp.tanh])
     old = grad_l2l(g, image_and_gradient("per_example_max"), start="zero")
@@ -47,7 +47,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
         learns, losses = name != "plain", (ATTACK_LOSSES["ce"], adversarial(0.0))
         method = Method(solver, *losses, learns=learns, order="simultaneous")
         state = init_state(jax.random.key(1), theta, stats, method, *optimisers, x)
-        step = jax.jit(make_step(f, method, *optimisers, eps=lambda step: eps))
+        step = jax.jit(make_step(f, method, *optimisers, eps=eps))
         for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
             state, _ = step(state, (x[rows], y[rows]), jax.random.key(2))
         test = freeze(f)(state.theta, stats), data.x_test, data.y_test, parse("pgm10")

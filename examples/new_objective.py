@@ -15,7 +15,7 @@ import optax
 from jax.lax import stop_gradient
 
 from l2ljax import Method, Solver, functional, image_and_gradient, init_state, initialise, make_step
-from l2ljax.data import load
+from l2ljax.data import load, scale
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
 from l2ljax.solvers import grad_l2l
@@ -36,7 +36,7 @@ def frugal(solver: Solver, price: float) -> Solver:
 def main(steps: int = 200, eps: float = 0.1) -> dict[float, dict[str, float]]:
     """For two prices: accuracy under the attack, and its mean |delta| / eps, on the last batch."""
     data, classifier = load("digits"), make_classifier("mlp", 10)
-    x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
+    x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x)
     g = nn.Sequential([nn.Conv(16, (3, 3)), nn.gelu, nn.Conv(1, (3, 3)), jnp.tanh])
     solver = grad_l2l(g, image_and_gradient("per_example_max"), start="zero")
@@ -46,7 +46,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[float, dict[str, float]]:
         losses = ATTACK_LOSSES["margin"], adversarial(0.0)
         method = Method(frugal(solver, price), *losses, learns=True, order="simultaneous")
         state = init_state(jax.random.key(1), theta, stats, method, *optimisers, x)
-        step = jax.jit(make_step(f, method, *optimisers, eps=lambda step: eps))
+        step = jax.jit(make_step(f, method, *optimisers, eps=eps))
         for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
             state, metrics = step(state, (x[rows], y[rows]), jax.random.key(2))
         names = "theta/robust_accuracy", "delta/mean_abs"

@@ -15,7 +15,7 @@ import optax
 
 from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacks import parse, pgd
-from l2ljax.data import load
+from l2ljax.data import load, scale
 from l2ljax.evaluate import freeze, robust
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.solvers import none, pgm
@@ -36,13 +36,13 @@ class BatchNormNet(nn.Module):
 def main(steps: int = 200, eps: float = 0.1) -> dict[str, dict[str, float]]:
     """Accuracy under PGM-10 of both models, each trained on clean images and against PGM."""
     data, key, sgd, accuracy = load("digits"), jax.random.key(0), optax.sgd(0.05, 0.9), {}
-    x, y = jnp.asarray(data.x_train) / 255, jnp.asarray(data.y_train)
+    x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     for name, model in {"dense": DENSE, "batch_norm": BatchNormNet()}.items():
         f, (theta, stats) = functional(model), initialise(model, key, x)
         for training, solver in {"plain": none(), "pgm": pgm(3, eps / 2, "uniform")}.items():
             method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), False, "simultaneous")
             state = init_state(key, theta, stats, method, sgd, sgd, x)
-            step = jax.jit(make_step(f, method, sgd, sgd, eps=lambda step: eps))
+            step = jax.jit(make_step(f, method, sgd, sgd, eps=eps))
             for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
                 state, _ = step(state, (x[rows], y[rows]), key)
             classify = freeze(f)(state.theta, state.theta_stats)

@@ -9,6 +9,7 @@ the run is printed. Writes to runs/DATASET-METHOD-SEED: config.json, metrics.jso
 checkpoints/, tensorboard/, curves.png and, for a learned attacker, attacker.png.
 """
 
+import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ RUN = [
     Flag("log_every", int, "steps between lines in metrics.jsonl within an epoch; 0: none", 50),
     Flag("checkpoint_every", int, "epochs between checkpoints", 1),
     Flag("checkpoint_minutes", float, "minutes after which a checkpoint is due anyway", 10.0),
-    Flag("tensorboard", bool, "write TensorBoard event files (extra: plots)", True),
+    Flag("tensorboard", bool, "write TensorBoard event files; if the extra plots is installed"),
     Flag("plots", bool, "draw curves.png at the end (extra: plots)", True),
     Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
@@ -50,6 +51,10 @@ def train(given: dict[str, Any]) -> int:
     from runtime import cache_folder, use_compilation_cache
 
     use_compilation_cache(options["compilation_cache"])
+    if options["tensorboard"] is None:
+        options["tensorboard"] = importlib.util.find_spec("tensorboardX") is not None
+        if not options["tensorboard"]:
+            print("no TensorBoard files: pip install 'l2ljax[plots]' for them", file=sys.stderr)
     from conclude import conclude
     from game import make_game
     from l2ljax.attacks import parse_all

@@ -27,7 +27,7 @@ def input_gradient(ell: Ell, theta: Tree, x: Array) -> Array:
     return jax.grad(lambda x: ell(theta, x).sum())(x)
 
 
-def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None) -> Array:
+def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Array:
     """u-hat: u over its max-abs (of the batch, of the example), its sign, or u itself.
 
     A gradient that is zero everywhere stays zero.

@@ -81,7 +81,7 @@ def make_step(
     tx_theta: optax.GradientTransformation,
     tx_phi: optax.GradientTransformation,
     *,
-    eps: Callable[[Array], Array | float],
+    eps: float | Callable[[Array], Array | float],
     phi_steps: int = 1,
     craft_bn: Literal["batch", "update", "eval"] = "batch",
     ema_decay: float = 0.0,
@@ -90,7 +90,7 @@ def make_step(
     """One pure function (state, (x, y), rng) -> (state, metrics), compiled once by `jax.jit`.
 
     rng is the key of the run, the same at every step, and an argument so that all seeds share one
-    compilation. eps is a function of the step, so that the radius can be warmed up.
+    compilation. eps is the radius, or a function of the step where it is warmed up.
     craft_bn="update" lets the classifier's statistics see the clean images too, as in the
     authors' code.
     """
@@ -150,7 +150,7 @@ def make_step(
         chex.assert_equal_shape_prefix([x, y], 1)
         key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
         first = jax.lax.axis_index(axis_name) * len(x) if axis_name else 0
-        radius = jnp.asarray(eps(state.step), x.dtype)
+        radius = jnp.asarray(eps(state.step) if callable(eps) else eps, x.dtype)
         metrics: dict[str, Array] = {"theta/eps": radius}
         for i, turn in enumerate(playing):
             loss_key, image_key = jax.random.split(jax.random.fold_in(key, i))

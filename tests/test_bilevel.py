@@ -24,7 +24,7 @@ def smooth_game(name, dtype=jnp.float64, **changes):
     method = method_of(name, attacker=attacker, **changes)
     theta, stats = initialise(net, jax.random.key(1), x)
     state = init_state(jax.random.key(2), theta, stats, method, ASCENT, ASCENT, x)
-    step = make_step(functional(net), method, ASCENT, ASCENT, eps=lambda step: EPS)
+    step = make_step(functional(net), method, ASCENT, ASCENT, eps=EPS)
     return functional(net), functional(attacker), method, state, x, y, step
 
 
@@ -130,7 +130,7 @@ def test_phi_ascends_and_theta_descends_on_a_fixed_other_player():
         txs = (still, ASCENT) if frozen == "theta" else (ASCENT, still)
         opt_theta, opt_phi = txs[0].init(state.theta), txs[1].init(state.phi)
         s = state._replace(opt_theta=opt_theta, opt_phi=opt_phi)
-        step = jax.jit(make_step(f, method, *txs, eps=lambda step: EPS))
+        step = jax.jit(make_step(f, method, *txs, eps=EPS))
         losses = []
         for _ in range(20):
             s, metrics = step(s, (x, y), jax.random.key(0))
@@ -166,7 +166,7 @@ def test_the_batchnorm_table(order):
     method = method._replace(solver=Solver(lambda rng, x: (jnp.ones(()), jnp.zeros(())), solve))
     x, y = images(classes=3)
     state = init_state(jax.random.key(0), jnp.ones(()), jnp.zeros(()), method, SGD, SGD, x)
-    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, phi_steps=1)
+    step = make_step(f, method, SGD, SGD, eps=EPS, phi_steps=1)
     after, _ = step(state, (x, y), jax.random.key(0))
     expected = {
         "simultaneous": ["batch", "attacker train", "update"],
@@ -183,7 +183,7 @@ def test_craft_bn_update_lets_the_statistics_see_the_clean_images_too():
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
 
     def statistics(craft_bn):
-        step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, craft_bn=craft_bn)
+        step = make_step(f, method, SGD, SGD, eps=EPS, craft_bn=craft_bn)
         return jax.jit(step)(state, (x, y), jax.random.key(0))[0].theta_stats
 
     once, twice = statistics("batch"), statistics("update")
@@ -199,7 +199,7 @@ def test_phi_steps_are_moves_of_phi_alone():
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
 
     def after(phi_steps):
-        step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, phi_steps=phi_steps)
+        step = make_step(f, method, SGD, SGD, eps=EPS, phi_steps=phi_steps)
         return jax.jit(step)(state, (x, y), jax.random.key(0))[0]
 
     one, three = after(1), after(3)
@@ -222,9 +222,7 @@ def test_gain_moves_phi_and_neither_the_loss_nor_theta():
 
     def play(method):
         state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
-        return jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))(
-            state, (x, y), jax.random.key(0)
-        )
+        return jax.jit(make_step(f, method, SGD, SGD, eps=EPS))(state, (x, y), jax.random.key(0))
 
     (without, m0), (with_, m1) = play(with_gain(0.0)), play(with_gain(100.0))
     chex.assert_trees_all_close(without.theta, with_.theta, atol=1e-6)
@@ -237,7 +235,7 @@ def test_the_average_follows_theta_with_its_decay():
     x, y = images()
     method = method_of("plain")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x, ema=True)
-    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS, ema_decay=0.9)
+    step = make_step(f, method, SGD, SGD, eps=EPS, ema_decay=0.9)
     after, _ = jax.jit(step)(state, (x, y), jax.random.key(0))
     expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.ema, after.theta)
     chex.assert_trees_all_close(after.ema, expected, atol=1e-6)
@@ -248,7 +246,7 @@ def test_a_step_is_a_function_of_step_rollbacks_and_key():
     x, y = images()
     method = method_of("pgm", start="uniform")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
-    step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))
+    step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
     key = jax.random.key(0)
     same = [float(step(state, (x, y), key)[1]["delta/mean_abs"]) for _ in range(2)]
     other = [
@@ -278,7 +276,7 @@ def test_wrong_shapes_are_refused_at_the_door():
     x, y = images()
     method = method_of("plain")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
-    step = make_step(f, method, SGD, SGD, eps=lambda step: EPS)
+    step = make_step(f, method, SGD, SGD, eps=EPS)
     with pytest.raises(AssertionError):
         step(state, (x[0], y), jax.random.key(0))
     with pytest.raises(AssertionError):
@@ -293,7 +291,7 @@ def test_grad_l2l_learns_to_attack_a_frozen_classifier():
     f = functional(net)
     method, adam = method_of("grad_l2l", attacker=SmoothAttacker()), optax.adam(1e-2)
     state = init_state(jax.random.key(2), theta, {}, method, optax.set_to_zero(), adam, x)
-    step = jax.jit(make_step(f, method, optax.set_to_zero(), adam, eps=lambda step: EPS))
+    step = jax.jit(make_step(f, method, optax.set_to_zero(), adam, eps=EPS))
     for _ in range(150):
         state, metrics = step(state, (x, y), jax.random.key(0))
     ell = ATTACK_LOSSES["ce"](lambda t, x: f(t, {}, x, "eval")[0], theta, x, y)

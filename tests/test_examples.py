@@ -94,7 +94,7 @@ def test_the_new_objective_moves_phi_its_way_and_theta_as_before(net):
     for name, one in {"old": solver, "new": frugal(solver, price=3.0)}.items():
         method = Method(one, ATTACK_LOSSES["margin"], adversarial(0.0), True, "simultaneous")
         state = init_state(jax.random.key(2), theta, stats, method, SGD, SGD, x)
-        step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))
+        step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
         after[name], _ = step(state, (x, y), jax.random.key(0))
 
     def objective(phi):

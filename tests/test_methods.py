@@ -57,7 +57,7 @@ def test_a_step_moves_phi_exactly_if_it_learns_and_compiles_once(net, name):
     f, theta, stats = net
     method, (x, y) = method_of(name), images()
     state = init_state(jax.random.key(2), theta, stats, method, SGD, SGD, x)
-    step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: EPS))
+    step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
     after, metrics = step(state, (x, y), jax.random.key(0))
     again, _ = step(after, (x, y), jax.random.key(0))
     assert step._cache_size() == 1

@@ -171,14 +171,16 @@ def _diagnostic(
         axes.set(ylim=(low - margin, high + margin), ylabel=name.replace("_", " "))
     for value, meaning in marks.items():
         axes.axhline(value, color=GREY, linewidth=1.2, linestyle="--")
+        # The words stand where the curve seldom is: above a goal, below a floor or the top.
+        above = (low + high) / 2 < value < high
         axes.annotate(
             meaning,
             (1, value),
-            (-2, 3 if value < high else -3),
+            (-2, 3 if above else -3),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             ha="right",
-            va="bottom" if value < high else "top",
+            va="bottom" if above else "top",
             color=GREY,
             fontsize=9,
         )
