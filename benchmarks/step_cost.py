@@ -34,7 +34,7 @@ from l2ljax.models import label
 from options import Flag, UsageError, defaults, run_main
 from passes import count_passes, floor, paper_ratio, write_out
 from report import align
-from runtime import cache_folder, describe, use_compilation_cache
+from runtime import cache_folder, describe, prepare
 from saved import write_json
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")
@@ -191,7 +191,7 @@ def bench(given: dict[str, Any]) -> int:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
-    use_compilation_cache(options["compilation_cache"])
+    prepare(options["compilation_cache"])
     data_dir = options["data_dir"] or str(cache_folder("data"))
     data = load(configs["plain"]["dataset"], data_dir=data_dir)
     programs = {name: build(config, data) for name, config in configs.items()}

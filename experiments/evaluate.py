@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from options import Flag, UsageError, check_eps, defaults, run_main
-from runtime import cache_folder, describe, use_compilation_cache
+from runtime import cache_folder, describe, prepare
 from saved import WHICH
 
 FLAGS = [
@@ -41,7 +41,7 @@ def evaluate(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     if not options["workdir"]:
         raise UsageError("--workdir=FOLDER of a run is needed")
-    use_compilation_cache(options["compilation_cache"])
+    prepare(options["compilation_cache"])
     from l2ljax.attacks import parse_all
     from l2ljax.evaluate import Result, freeze
     from l2ljax.evaluate import evaluate as measure

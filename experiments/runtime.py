@@ -1,5 +1,6 @@
 """The machine around a run: the user's cache folder, compiled programs, versions, hardware."""
 
+import ctypes
 import importlib.metadata
 import os
 import pathlib
@@ -15,11 +16,34 @@ def cache_folder(name: str) -> pathlib.Path:
     return pathlib.Path(root) / "l2ljax" / name
 
 
-def use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs there ("user": the user's cache folder); empty keeps none.
+def prepare(compilation_cache: str) -> None:
+    """What every script does before its first computation: keep memory, keep programs."""
+    _keep_memory()
+    _keep_programs(compilation_cache)
 
-    A folder that JAX was already told to use (JAX_COMPILATION_CACHE_DIR) stays.
+
+MALLOPT = {
+    "M_ARENA_MAX": (-8, 1),
+    "M_MMAP_THRESHOLD": (-3, 2**31 - 1),
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
+}
+"""glibc's mallopt parameters (malloc.h) and our values; only the one main arena passes 64 MB."""
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed. XLA's CPU client allocates a step's temporaries anew.
+
+    Above 32 MB glibc maps and unmaps them, and every page is faulted in again: a third of the time
+    of a Naive L2L step on digits (benchmarks/step_cost.py). Elsewhere nothing is changed.
     """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in MALLOPT.values():
+            mallopt(parameter, value)
+
+
+def _keep_programs(folder: str) -> None:
+    # A folder that JAX was already told to use stays; "user" is ours, empty keeps none.
     if folder == "user" and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     path = None if not folder else str(cache_folder("compiled") if folder == "user" else folder)

@@ -23,7 +23,7 @@ from l2ljax.data import Dataset, epoch_order, load
 from l2ljax.evaluate import freeze, robust
 from l2ljax.types import State
 from options import Flag, UsageError, defaults, run_main
-from runtime import use_compilation_cache
+from runtime import prepare
 
 FLAGS = [
     Flag("method", str, "the method to search a recipe for", "grad_l2l"),
@@ -119,7 +119,7 @@ def search(given: dict[str, Any]) -> int:
     method = options["method"]
     if method not in SPACES:
         raise UsageError(f"--method={method} has no search space; {', '.join(SPACES)} have")
-    use_compilation_cache("user")
+    prepare("user")
     out = pathlib.Path(options["out"])
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{method}.jsonl"

@@ -48,9 +48,9 @@ def train(given: dict[str, Any]) -> int:
     options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
     seeds = _seeds(options["seeds"])
     _check(options)
-    from runtime import cache_folder, use_compilation_cache
+    from runtime import cache_folder, prepare
 
-    use_compilation_cache(options["compilation_cache"])
+    prepare(options["compilation_cache"])
     if options["tensorboard"] is None:
         options["tensorboard"] = importlib.util.find_spec("tensorboardX") is not None
         if not options["tensorboard"]:
