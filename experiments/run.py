@@ -151,7 +151,7 @@ class Run:
                 while step < self.total:
                     epoch = step // self.game.steps_per_epoch
                     state, step = self.epoch(epoch, state, step, x, y, record, progress, stop)
-                    ended = step % self.game.steps_per_epoch == 0
+                    ended = step == (epoch + 1) * self.game.steps_per_epoch
                     if ended:
                         self.close_epoch(epoch + 1, state, step, record, progress, checkpoints)
                     every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
@@ -169,12 +169,14 @@ class Run:
         end = (epoch + 1) * self.game.steps_per_epoch
         train_step = self.compiled(state, x, y, order)
         began, waiting = time.perf_counter(), None
-        while step < end and not stop.signal and not self.late():
+        while step < end and not stop.signal:
             state, metrics = train_step(state, x, y, order, self.rng)
             step += 1
             if waiting is not None:
                 self.measured(step - 1, waiting, record, progress)
             waiting = metrics
+            if self.late():
+                break
         if waiting is not None:
             self.measured(step, waiting, record, progress)
         self.notes["seconds"] += time.perf_counter() - began

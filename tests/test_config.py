@@ -32,7 +32,7 @@ def test_a_flag_wins_over_the_recipe_and_the_recipe_over_the_base():
 
 def test_the_recipe_wins_over_the_methods_row_and_a_flag_over_both():
     pgm = {"method": "pgm", "dataset": "cifar10"}
-    assert resolve({"method": "pgm"})["attacker_start"] == METHODS["pgm"].start == "zero"
+    assert resolve({"method": "pgm", "dataset": "mnist"})["attacker_start"] == METHODS["pgm"].start == "zero"
     assert resolve(pgm)["attacker_start"] == "gaussian"
     assert resolve(pgm | {"attacker_start": "uniform"})["attacker_start"] == "uniform"
     assert resolve(pgm)["inner_steps"] == METHODS["pgm"].inner_steps
@@ -117,7 +117,7 @@ def test_a_fraction_keeps_its_text():
         (["--phi_drops=nan"], ["--phi_drops=nan"]),
         (["--theta_drops=3,inf"], ["--theta_drops=3,inf"]),
         (["--theta_drops=-3"], ["--theta_drops=-3"]),
-        (["--attack_loss=kl"], ["--attack_loss=kl", "gaussian"]),
+        (["--attack_loss=kl", "--attacker_start=zero"], ["--attack_loss=kl", "gaussian"]),
         (["--attack_loss=kl", "--method=fgsm"], ["--attack_loss=kl", "fgsm"]),
         (["--recipe=l2l_v1"], ["--init_from=runs/digits-plain-0", "--method=plain", "none"]),
         (["--recipe=l2l_v1", "--dataset=npz:a/own.npz"], ["--init_from=runs/own-plain-0"]),

@@ -167,9 +167,9 @@ def test_with_no_intact_checkpoint_the_run_stops(uninterrupted, tmp_path, monkey
 
 def test_other_flags_are_refused_by_name(uninterrupted, capsys):
     before = metrics(uninterrupted)
-    assert run(uninterrupted, "--theta_lr=0.3", "--grad_norm=sign") == 2
+    assert run(uninterrupted, "--theta_lr=0.3", "--grad_norm=none") == 2
     said = capsys.readouterr().err
-    assert "--theta_lr: 0.1 -> 0.3" in said and "--grad_norm: batch_max -> sign" in said
+    assert "--theta_lr: 0.4 -> 0.3" in said and "--grad_norm: sign -> none" in said
     assert metrics(uninterrupted) == before
 
 
@@ -272,3 +272,20 @@ def test_every_method_trains_through_the_script(method, tmp_path):
     assert train.main([*flags, "--final_attacks=clean", "--batch_size=256"]) == 0
     line = read(tmp_path / "run" / "metrics.jsonl")[-1]
     assert 0 <= line["val/robust"] <= line["val/clean"] <= 1
+
+
+def test_a_signal_before_the_first_step_saves_the_start(uninterrupted, tmp_path, monkeypatch):
+    import run as loop
+
+    resume = loop.Run.resume
+
+    def raise_signal(self, checkpoints):
+        signal.raise_signal(signal.SIGTERM)
+        return resume(self, checkpoints)
+
+    monkeypatch.setattr(loop.Run, "resume", raise_signal)
+    workdir = tmp_path / "early"
+    assert run(workdir) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert run(workdir) == 0
+    assert_same_run(uninterrupted, workdir)
