@@ -35,7 +35,7 @@ from options import Flag, UsageError, defaults, run_main
 from passes import count_passes, floor, paper_ratio, write_out
 from report import align
 from runtime import cache_folder, describe, prepare
-from saved import write_json
+from workdir import write_json
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")
 """The deciding flags that this script takes; the rest is the recipe's."""

@@ -22,7 +22,7 @@ import train
 from options import Flag, UsageError, defaults, run_main
 from report import markdown
 from runtime import describe
-from saved import write_json
+from workdir import write_json
 
 FLAGS = [
     Flag("methods", str, "names joined by commas", "pgm,grad_l2l,plain"),
@@ -38,6 +38,7 @@ FLAGS = [
     Flag("against", str, "the method the others are compared with", "pgm"),
     Flag("workdir", str, "folder of the runs", "runs/compare"),
     Flag("out", str, "path of the report without its ending", "results/digits"),
+    Flag("search", str, "folder of experiments/search.py's records, for the report", ""),
     Flag("flags", str, "further flags of every training run, as '--epochs=5 --model=mlp'", ""),
     Flag("draws", int, "draws of the bootstrap", 10_000),
 ]
@@ -122,8 +123,28 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         "seeds": seeds,
         "images": reference.shape[1],
         "rows": rows,
+        "search": _search(options["search"], methods),
         "made_with": describe(),
     }
+
+
+def _search(folder: str, methods: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for method in methods:
+        path = pathlib.Path(folder) / f"{method}.jsonl"
+        if not folder or not path.exists():
+            continue
+        trials = [json.loads(line) for line in path.read_text().splitlines()]
+        scores = sorted((trial["robust"] for trial in trials), reverse=True)
+        best = max(trials, key=lambda trial: trial["robust"])
+        found[method] = {
+            "trials": len(trials),
+            "chosen": best["trial"],
+            "best": scores[0],
+            "median": float(np.median(scores)),
+            "five_best": scores[:5],
+        }
+    return found
 
 
 def _page(report: dict[str, Any]) -> str:
@@ -145,7 +166,21 @@ def _page(report: dict[str, Any]) -> str:
         f"with its 95 % interval from a bootstrap over images, paired by image and seed; training: "
         f"median seconds of optimisation steps, and over {against}'s. {made['device']}, "
         f"{made['cores']} cores, jax {made['jax']}, commit {made['commit']}.\n\n"
-        f"{markdown(lines)}\n"
+        f"{markdown(lines)}\n{_search_page(report['search'])}"
+    )
+
+
+def _search_page(search: dict[str, Any]) -> str:
+    if not search:
+        return ""
+    lines = [["method", "trials", "chosen", "best", "five best", "median"]]
+    for method, row in search.items():
+        five = ", ".join(f"{100 * share:.1f}" for share in row["five_best"])
+        shares = f"{100 * row['best']:.1f}", five, f"{100 * row['median']:.1f}"
+        lines.append([method, str(row["trials"]), f"number {row['chosen']}", *shares])
+    return (
+        "\nThe recipes were chosen by `experiments/search.py`, robust accuracy on the validation "
+        "split (%), with another seed than the runs above:\n\n" + markdown(lines) + "\n"
     )
 
 

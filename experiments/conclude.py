@@ -16,7 +16,8 @@ from l2ljax.progress import duration
 from l2ljax.record import read
 from report import attack_eps, table
 from runtime import describe
-from saved import choices, restore, write_json
+from saved import choices, restore
+from workdir import write_json
 
 
 def conclude(

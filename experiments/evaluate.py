@@ -46,7 +46,8 @@ def evaluate(given: dict[str, Any]) -> int:
     from l2ljax.evaluate import Result, freeze
     from l2ljax.evaluate import evaluate as measure
     from report import attack_eps, table
-    from saved import open_run, restore, write_json
+    from saved import open_run, restore
+    from workdir import write_json
 
     try:
         attacks = parse_all(options["attacks"])

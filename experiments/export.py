@@ -23,7 +23,8 @@ from l2ljax.checkpoint import fingerprint
 from l2ljax.manifest import flatten
 from options import Flag, UsageError, defaults, run_main
 from runtime import cache_folder, describe
-from saved import WHICH, open_run, restore, write_json
+from saved import WHICH, open_run, restore
+from workdir import write_json
 
 FLAGS = [
     Flag("workdir", str, "the run to export"),

@@ -69,12 +69,12 @@ def parse(table: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
     try:
         rest = values(["script", *argv])[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UsageError(nearest("flag", error.flagname, known)) from None
+        raise UsageError(nearest("flag", str(error.flagname), known)) from None
     except flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
-    given = {name: values[name].value for name in known if values[name].present}
+    given: dict[str, Any] = {name: values[name].value for name in known if values[name].present}
     for name, value in given.items():
         kind = known[name].kind
         if isinstance(kind, tuple) and value not in kind:

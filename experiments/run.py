@@ -8,7 +8,6 @@ checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, met
 import json
 import math
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-import config as configuration
 from game import Game
 from l2ljax.attacks import parse
 from l2ljax.checkpoint import Checkpoints
@@ -31,68 +29,14 @@ from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import Array, State
 from options import UsageError
-from saved import write_json
+from signals import Interrupted, Stop
+from workdir import lock
 
 NOTES: dict[str, Any] = {"sums": {}, "count": 0, "best": {}, "seconds": 0.0}
 
 
 class Diverged(UsageError):
     """The loss is no number any more."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved itself."""
-
-    def __init__(self, number: int, step: int, total: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} and saved at step {step} of {total}")
-        self.exit_code = 128 + number
-
-
-class Stop:
-    """SIGTERM and Ctrl-C ask the loop to stop after the current step; a second Ctrl-C insists."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> "Stop":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._old[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-class Files:
-    """The files of a run: its workdir is made, checked against the configuration, and described."""
-
-    def __init__(self, workdir: pathlib.Path, config: dict[str, Any], seed: int) -> None:
-        self.workdir = workdir
-        described = {"seed": seed, **config}
-        path = workdir / "config.json"
-        if path.exists():
-            changed = configuration.differences(configuration.read(workdir), described)
-            if changed:
-                raise UsageError(
-                    f"{workdir} holds a run with other flags ({'; '.join(changed)}): "
-                    "give them as they were, or another --workdir"
-                )
-            return
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if any(workdir.iterdir()):
-                raise UsageError(f"{workdir} is not empty and holds no run: give another --workdir")
-            write_json(path, described)
-        except OSError as error:
-            raise UsageError(f"{workdir} cannot be written: {error.strerror}") from None
 
 
 def _short(values: dict[str, float]) -> dict[str, str]:
@@ -135,7 +79,11 @@ class Run:
     def play(self) -> State:
         """From wherever the checkpoints are to the end; or, on a signal, to a saved stop."""
         say = self.say
-        with Checkpoints(self.workdir, report=say) as checkpoints, Stop() as stop:
+        with (
+            lock(self.workdir),
+            Checkpoints(self.workdir, report=say) as checkpoints,
+            Stop() as stop,
+        ):
             state, step = self.resume(checkpoints)
             if step >= self.total:
                 return state

@@ -1,7 +1,5 @@
 """A finished or running run, read back from its workdir: which classifier, with which attacker."""
 
-import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -60,10 +58,3 @@ def restore(
     state, notes, step = restored
     theta = state.ema if which.endswith("_ema") else state.theta
     return Saved(config, data, game, state, theta, notes, step)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Written whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(partial, path)

@@ -59,7 +59,9 @@ def train(given: dict[str, Any]) -> int:
     from game import make_game
     from l2ljax.attacks import parse_all
     from l2ljax.data import load
-    from run import Files, Interrupted, Run
+    from run import Run
+    from signals import Interrupted
+    from workdir import open_workdir
 
     try:
         attacks = parse_all(options["final_attacks"])
@@ -84,7 +86,7 @@ def train(given: dict[str, Any]) -> int:
         workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
         if config["init_from"] not in ("", "none") and not (workdir / "config.json").exists():
             game.init(seed)  # a start that cannot be had is refused before anything is written
-        Files(workdir, config, seed)
+        open_workdir(workdir, config, seed)
         run = Run(game, data, seed, config["epochs"], workdir, options)
         try:
             run.play()

@@ -32,7 +32,8 @@ def test_a_flag_wins_over_the_recipe_and_the_recipe_over_the_base():
 
 def test_the_recipe_wins_over_the_methods_row_and_a_flag_over_both():
     pgm = {"method": "pgm", "dataset": "cifar10"}
-    assert resolve({"method": "pgm", "dataset": "mnist"})["attacker_start"] == METHODS["pgm"].start == "zero"
+    on_mnist = resolve({"method": "pgm", "dataset": "mnist"})
+    assert on_mnist["attacker_start"] == METHODS["pgm"].start == "zero"
     assert resolve(pgm)["attacker_start"] == "gaussian"
     assert resolve(pgm | {"attacker_start": "uniform"})["attacker_start"] == "uniform"
     assert resolve(pgm)["inner_steps"] == METHODS["pgm"].inner_steps

@@ -1,4 +1,4 @@
-"""Evaluation over a set: packing and batch size change nothing; a union is the worst of its parts."""
+"""Evaluation over a set: packing and batch size change nothing; a union is its parts at worst."""
 
 import jax
 import jax.numpy as jnp

@@ -176,7 +176,7 @@ def test_the_codes_batchnorm_modes_and_start():
 
 
 def test_only_photographs_are_flipped():
-    """A mirrored digit is another sign: only CIFAR is flipped, by recipes and by the table of data."""
+    """A mirrored digit is another sign: only CIFAR is flipped, by recipes and by the data table."""
     for recipe in RECIPES:
         for dataset in DATASETS:
             for method in METHODS:

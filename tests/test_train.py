@@ -289,3 +289,12 @@ def test_a_signal_before_the_first_step_saves_the_start(uninterrupted, tmp_path,
     monkeypatch.undo()
     assert run(workdir) == 0
     assert_same_run(uninterrupted, workdir)
+
+
+def test_two_processes_do_not_train_in_one_folder(uninterrupted, capsys):
+    from workdir import lock
+
+    with lock(uninterrupted):
+        assert run(uninterrupted) == 2
+    assert "another process is training there" in capsys.readouterr().err
+    assert run(uninterrupted) == 0

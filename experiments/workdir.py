@@ -1,0 +1,51 @@
+"""The folder of a run: whose it is, who may write in it, and how."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import config as configuration
+from options import UsageError
+
+
+def open_workdir(workdir: pathlib.Path, config: dict[str, Any], seed: int) -> None:
+    """Make the folder and describe the run in it; one that holds another run is refused."""
+    described = {"seed": seed, **config}
+    path = workdir / "config.json"
+    if path.exists():
+        changed = configuration.differences(configuration.read(workdir), described)
+        if changed:
+            raise UsageError(
+                f"{workdir} holds a run with other flags ({'; '.join(changed)}): "
+                "give them as they were, or another --workdir"
+            )
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if any(workdir.iterdir()):
+            raise UsageError(f"{workdir} is not empty and holds no run: give another --workdir")
+        write_json(path, described)
+    except OSError as error:
+        raise UsageError(f"{workdir} cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Nobody else trains in this folder meanwhile; the lock goes with the process."""
+    with (workdir / "config.json").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{workdir}: another process is training there") from None
+        yield
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Written whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
