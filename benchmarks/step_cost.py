@@ -33,6 +33,7 @@ from l2ljax.methods import METHODS
 from l2ljax.models import label
 from options import Flag, UsageError, defaults, run_main
 from passes import count_passes, floor, paper_ratio, write_out
+from recipes import base
 from report import align
 from runtime import cache_folder, describe, prepare
 from workdir import write_json
@@ -177,12 +178,21 @@ def show(results: dict[str, dict[str, Any]]) -> str:
     return align(lines)
 
 
+def alike(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One game for all, not the recipe tuned for each: only start and steps are the row's."""
+    row = METHODS.get(method)
+    own = {"attacker_start": row.start, "inner_steps": row.inner_steps} if row else {}
+    own = {name: value for name, value in own.items() if value is not None}
+    small = {"model": "wrn-10-2", "attacker_width": 0.125}
+    return configuration.resolve(base.FLAGS | small | own | settings | {"method": method})
+
+
 def bench(given: dict[str, Any]) -> int:
     """Compile, count, time, print, write."""
     options = defaults(FLAGS) | given
     names = list(dict.fromkeys(["plain", *filter(None, options["methods"].split(","))]))
     settings = {name: given[name] for name in SETTINGS if name in given}
-    configs = {name: configuration.resolve({**settings, "method": name}) for name in names}
+    configs = {name: alike(name, settings) for name in names}
     for name in ("repeats", "slice_ms"):
         if options[name] <= 0:
             raise UsageError(f"--{name}={options[name]} must be positive")
