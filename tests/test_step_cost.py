@@ -7,15 +7,14 @@ import pytest
 from jax import lax
 
 import step_cost
-from config import resolve
 from games import SGD, SmoothAttacker, images, method_of
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS
 from passes import PASSES, count_passes, floor, paper_ratio, write_out
-from step_cost import compare, convolutions_in_loops, main, show, time_in_turn
+from step_cost import alike, compare, convolutions_in_loops, main, show, time_in_turn
 
-CONFIGS = {name: resolve({"method": name}) for name in METHODS}
+CONFIGS = {name: alike(name, {}) for name in METHODS}
 
 
 class OneConvolution(nn.Module):
@@ -131,16 +130,16 @@ def test_every_method_has_its_passes():
     ],
 )
 def test_passes_are_those_of_the_cost_table(name, order, text, forwards):
-    passes = count_passes(resolve({"method": name, "order": order}))
+    passes = count_passes(alike(name, {"order": order}))
     assert write_out(passes) == text
     assert floor(passes) == pytest.approx(forwards / 3)
 
 
 def test_the_papers_ratio_is_quoted_only_where_the_paper_has_one():
-    assert paper_ratio(resolve({"method": "grad_l2l", "attacker": "slim"})) == 3.28
-    assert paper_ratio(resolve({"method": "grad_l2l", "attacker": "two_layer"})) is None
-    assert paper_ratio(resolve({"method": "pgm"})) == 11.49
-    assert paper_ratio(resolve({"method": "pgm", "inner_steps": 7})) is None
+    assert paper_ratio(alike("grad_l2l", {"attacker": "slim"})) == 3.28
+    assert paper_ratio(alike("grad_l2l", {"attacker": "two_layer"})) is None
+    assert paper_ratio(alike("pgm", {})) == 11.49
+    assert paper_ratio(alike("pgm", {"inner_steps": 7})) is None
 
 
 TINY = ["--model=mlp", "--attacker=two_layer", "--attacker_width=0.02", "--batch_size=16"]
