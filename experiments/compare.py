@@ -19,6 +19,7 @@ import numpy as np
 
 import evaluate
 import train
+from l2ljax.methods import METHODS
 from options import Flag, UsageError, defaults, run_main
 from report import markdown
 from runtime import describe
@@ -74,7 +75,8 @@ def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any])
     if code:
         return code, None
     summary = json.loads((workdir / "summary.json").read_text())
-    which = max(summary["best"], key=lambda kind: summary["best"][kind]["robust"])
+    best, score = summary["best"], METHODS[method].selects
+    which = max(best, key=lambda kind: best[kind][score])
     tested = workdir / "evaluation.json"
     if not tested.exists():
         flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
@@ -124,6 +126,7 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         "images": reference.shape[1],
         "rows": rows,
         "search": _search(options["search"], methods),
+        "commits": sorted({r["evaluation"]["made_with"]["commit"] for r in runs.values()}),
         "made_with": describe(),
     }
 
@@ -165,7 +168,7 @@ def _page(report: dict[str, Any]) -> str:
         f"{', '.join(report['seeds'])}: mean (standard deviation over seeds) in %; the difference "
         f"with its 95 % interval from a bootstrap over images, paired by image and seed; training: "
         f"median seconds of optimisation steps, and over {against}'s. {made['device']}, "
-        f"{made['cores']} cores, jax {made['jax']}, commit {made['commit']}.\n\n"
+        f"{made['cores']} cores, jax {made['jax']}, commit {', '.join(report['commits'])}.\n\n"
         f"{markdown(lines)}\n{_search_page(report['search'])}"
     )
 

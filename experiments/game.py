@@ -11,6 +11,7 @@ from config import check_batch, epochs
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import restore_any
 from l2ljax.data import Dataset, take_batch
+from l2ljax.diagnostics import make_diagnose
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
@@ -20,7 +21,10 @@ from options import UsageError, fraction
 
 
 class Game(NamedTuple):
-    """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well."""
+    """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well.
+
+    `program` is train_step compiled for these arguments, once for all the seeds of a command.
+    """
 
     f: Apply
     method: Method
@@ -28,9 +32,12 @@ class Game(NamedTuple):
     abstract: State
     step: Callable
     train_step: Callable[[State, Array, Array, Array, Array], tuple[State, dict[str, Array]]]
+    program: Callable[..., Callable]
+    diagnose: Callable[..., dict[str, float]]
     rates: dict[str, Callable[[int], Any]]
     steps_per_epoch: int
     eps: float
+    selects: str
 
 
 def make_game(config: dict[str, Any], data: Dataset) -> Game:
@@ -111,8 +118,31 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         )
         return step(state, batch, rng)
 
-    abstract = jax.eval_shape(fresh, jax.random.key(0))
-    return Game(f, method, init, abstract, step, train_step, rates, steps_per_epoch, eps)
+    return Game(
+        f=f,
+        method=method,
+        init=init,
+        abstract=jax.eval_shape(fresh, jax.random.key(0)),
+        step=step,
+        train_step=train_step,
+        program=_compile_once(train_step),
+        diagnose=make_diagnose(f, method),
+        rates=rates,
+        steps_per_epoch=steps_per_epoch,
+        eps=eps,
+        selects=METHODS[config["method"]].selects,
+    )
+
+
+def _compile_once(jitted: Any) -> Callable[..., Callable]:
+    kept: list[Callable] = []
+
+    def program(*arguments: Any) -> Callable:
+        if not kept:
+            kept.append(jitted.lower(*arguments).compile())
+        return kept[0]
+
+    return program
 
 
 def _rate(config: dict[str, Any], player: str, steps_per_epoch: int) -> Callable:

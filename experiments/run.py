@@ -10,7 +10,6 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,11 +22,10 @@ from l2ljax.attacks import parse
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset, epoch_order
 from l2ljax.data.batches import scale
-from l2ljax.diagnostics import make_diagnose
 from l2ljax.evaluate import freeze, robust
 from l2ljax.progress import Progress
 from l2ljax.record import Record
-from l2ljax.types import Array, State
+from l2ljax.types import State
 from options import UsageError
 from signals import Interrupted, Stop
 from workdir import lock
@@ -70,25 +68,20 @@ class Run:
         self.total = epochs * game.steps_per_epoch
         self.rng = jax.random.key(seed)
         self.frozen = freeze(game.f)
-        self.program: Callable | None = None
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
-        self.diagnosis = make_diagnose(game.f, game.method)
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
 
     def play(self) -> State:
         """From wherever the checkpoints are to the end; or, on a signal, to a saved stop."""
-        say = self.say
         with (
             lock(self.workdir),
-            Checkpoints(self.workdir, report=say) as checkpoints,
+            Checkpoints(self.workdir, report=self.say) as checkpoints,
             Stop() as stop,
         ):
             state, step = self.resume(checkpoints)
             if step >= self.total:
                 return state
-            if jax.default_backend() == "cpu":
-                say("training on the CPU: small nets only, see --recipe=quick")
             x, y = jax.device_put((self.data.x_train, self.data.y_train))
             tensorboard = self.options["tensorboard"]
             with (
@@ -115,7 +108,7 @@ class Run:
         """Steps to the epoch's end, a signal or a due checkpoint; metrics come one step late."""
         order = epoch_order(self.seed, epoch, int(state.rollbacks), len(x))
         end = (epoch + 1) * self.game.steps_per_epoch
-        train_step = self.compiled(state, x, y, order)
+        train_step = self.game.program(state, x, y, order, self.rng)
         began, waiting = time.perf_counter(), None
         while step < end and not stop.signal:
             state, metrics = train_step(state, x, y, order, self.rng)
@@ -140,14 +133,12 @@ class Run:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             kept = Checkpoints(self.workdir).steps()
+            good = (
+                f"the last good checkpoint is step {kept[-1]}" if kept else "nothing is saved yet"
+            )
             raise Diverged(
                 f"{bad[0]} is {values[bad[0]]} at step {step} of {self.total}; "
-                + (
-                    f"the last good checkpoint is step {kept[-1]}"
-                    if kept
-                    else "nothing was saved yet"
-                )
-                + "; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
+                f"{good}; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
             )
         sums = self.notes["sums"]
         for name, value in values.items():
@@ -157,14 +148,6 @@ class Run:
         if every and step % every == 0 and step % self.game.steps_per_epoch:
             record.write(step, values | self.rates(step), epoch=step / self.game.steps_per_epoch)
         progress.update(step, **_short(self.clean | values))
-
-    def compiled(self, state: State, x: Array, y: Array, order: Array) -> Callable:
-        """The step as a program: compiled once, and outside the clock of the training steps."""
-        program = self.program
-        if program is None:
-            program = self.game.train_step.lower(state, x, y, order, self.rng).compile()
-        self.program = program
-        return program
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of the last update."""
@@ -183,11 +166,11 @@ class Run:
         record.write(step, values, epoch=epoch)
         progress.update(step, **_short(values), line=True)
         self.notes |= {"sums": {}, "count": 0}
-        for kind, name in (("best", "val/robust"), ("best_ema", "val/robust_ema")):
-            if name in values and values[name] > self.notes["best"].get(kind, {}).get("robust", -1):
-                clean = values[name.replace("robust", "clean")]
-                best = {"robust": values[name], "clean": clean, "epoch": epoch}
-                self.notes["best"][kind] = best
+        for kind, suffix in (("best", ""), ("best_ema", "_ema")):
+            scores = {n: values.get(f"val/{n}{suffix}", -1.0) for n in ("robust", "clean")}
+            score = self.game.selects
+            if scores[score] > self.notes["best"].get(kind, {}).get(score, -1.0):
+                self.notes["best"][kind] = {**scores, "epoch": epoch}
                 checkpoints.save(step, state, self.notes, kind=kind)
 
     def clean_accuracy(self, state: State) -> float:
@@ -221,7 +204,7 @@ class Run:
         if not self.game.method.learns or n == 0:
             return {}
         x, y = scale(jnp.asarray(self.data.x_val[:n])), jnp.asarray(self.data.y_val[:n])
-        return self.diagnosis(jax.random.fold_in(self.rng, 2), state, x, y, self.game.eps)
+        return self.game.diagnose(jax.random.fold_in(self.rng, 2), state, x, y, self.game.eps)
 
     def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:
         """The newest intact checkpoint, or the start."""

@@ -82,7 +82,7 @@ def train_once(
     x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
     state, frozen = game.init(seed), freeze(game.f)
     order = epoch_order(seed, 0, 0, len(x))
-    train_step = game.train_step.lower(state, x, y, order, rng).compile()
+    train_step = game.program(state, x, y, order, rng)
     best, kept, seconds = {"robust": -1.0}, state, 0.0
     every = max(1, config["epochs"] // 15)
     for epoch in range(config["epochs"]):

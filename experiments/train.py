@@ -55,6 +55,8 @@ def train(given: dict[str, Any]) -> int:
         options["tensorboard"] = importlib.util.find_spec("tensorboardX") is not None
         if not options["tensorboard"]:
             print("no TensorBoard files: pip install 'l2ljax[plots]' for them", file=sys.stderr)
+    import jax
+
     from conclude import conclude
     from game import make_game
     from l2ljax.attacks import parse_all
@@ -82,6 +84,8 @@ def train(given: dict[str, Any]) -> int:
         f"{data.num_classes} classes; eps = {config['eps']}",
         flush=True,
     )
+    if jax.default_backend() == "cpu" and config["recipe"] != "quick":
+        print("on a CPU this is slow: --recipe=quick has smaller nets", file=sys.stderr)
     for seed in seeds:
         workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
         if config["init_from"] not in ("", "none") and not (workdir / "config.json").exists():

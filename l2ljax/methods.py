@@ -24,13 +24,17 @@ class Settings(NamedTuple):
 
 
 class Row(NamedTuple):
-    """solver: Settings -> Solver; inner_steps, start: the row's defaults (None: it has none)."""
+    """solver: Settings -> Solver; inner_steps, start: the row's defaults (None: it has none).
+
+    selects: the validation accuracy by which a run's best epoch is chosen.
+    """
 
     solver: Callable[[Settings], Solver]
     train_loss: Callable[[float], TrainLoss] = adversarial
     learns: bool = False
     inner_steps: int | None = None
     start: str | None = None
+    selects: Literal["robust", "clean"] = "robust"
     what: str = ""
 
 
@@ -38,6 +42,7 @@ METHODS: dict[str, Row] = {
     "plain": Row(
         lambda s: solvers.none(),
         clean,
+        selects="clean",
         what="no attack: min CE(x)",
     ),
     "fgsm": Row(

@@ -191,13 +191,23 @@ def test_init_from_takes_theta_and_refuses_other_architectures(uninterrupted, tm
     assert not (tmp_path / "none").exists()
 
 
-def test_several_seeds_are_several_runs_and_one_compilation(tmp_path):
+def test_several_seeds_are_several_runs_and_one_compilation(tmp_path, monkeypatch):
+    import game
+
+    compiled, compile_once = [], game._compile_once
+
+    def counted(jitted):
+        program = compile_once(jitted)
+        return lambda *arguments: compiled.append(program(*arguments)) or compiled[-1]
+
+    monkeypatch.setattr(game, "_compile_once", counted)
     flags = ["--seeds=0,1", f"--workdir={tmp_path}", "--epochs=1"]
     assert train.main([*SMALL, *flags]) == 0
     folders = sorted(path.name for path in tmp_path.iterdir())
     assert folders == ["digits-grad_l2l-0", "digits-grad_l2l-1"]
     one, two = (fingerprints(tmp_path / name)[0] for name in folders)
     assert one != two
+    assert len(compiled) > 1 and len({id(program) for program in compiled}) == 1
 
 
 def start(workdir, *flags):

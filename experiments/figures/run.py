@@ -24,6 +24,7 @@ from figures.style import (
     series,
     styled,
 )
+from l2ljax.methods import METHODS
 from l2ljax.record import read
 
 PLAYERS = (("theta", "classifier θ", BLACK), ("phi", "attacker φ", GREEN))
@@ -39,7 +40,7 @@ ACCURACIES = (
     ("val/robust_ema", "validation, robust (EMA)", RED, EMA),
 )
 
-BEST = (("val/robust", "best", "*"), ("val/robust_ema", "best EMA", "P"))
+BEST = (("", "best", "*"), ("_ema", "best EMA", "P"))
 
 SHARE = (0.0, 1.0)
 
@@ -73,7 +74,8 @@ def draw_run(workdir: pathlib.Path) -> list[pathlib.Path]:
     """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png."""
     config = json.loads((workdir / "config.json").read_text())
     lines, title = read(workdir / "metrics.jsonl"), describe(config)
-    drawn = [draw_curves(workdir / "curves.png", lines, title)]
+    selects = METHODS[config["method"]].selects
+    drawn = [draw_curves(workdir / "curves.png", lines, title, selects)]
     if any(name.startswith("attacker/") for line in lines for name in line):
         drawn.append(draw_attacker(workdir / "attacker.png", lines, title))
     return drawn
@@ -88,8 +90,13 @@ def describe(config: dict[str, Any]) -> str:
 
 
 @styled
-def draw_curves(path: pathlib.Path, lines: Sequence[Line], title: str) -> pathlib.Path:
-    """Accuracies, large; losses, learning rates and gradient norms of both players beside them."""
+def draw_curves(
+    path: pathlib.Path, lines: Sequence[Line], title: str, selects: str = "robust"
+) -> pathlib.Path:
+    """Accuracies, large; losses, learning rates and gradient norms of both players beside them.
+
+    The best epochs are those of the validation accuracy that `selects`, robust or clean.
+    """
     figure = new_figure(12.5, 7.5, title)
     panels = figure.subplot_mosaic(
         [["accuracy", "loss"], ["accuracy", "lr"], ["accuracy", "grad_norm"]],
@@ -97,7 +104,7 @@ def draw_curves(path: pathlib.Path, lines: Sequence[Line], title: str) -> pathli
     )
     whole = [line for line in lines if "val/clean" in line]
     between = [line for line in lines if "val/clean" not in line]
-    _accuracies(panels["accuracy"], whole)
+    _accuracies(panels["accuracy"], whole, selects)
     for player, label, colour in PLAYERS:
         # Means over an epoch, and faintly what single steps had.
         for what in ("loss", "grad_norm"):
@@ -123,15 +130,18 @@ def draw_curves(path: pathlib.Path, lines: Sequence[Line], title: str) -> pathli
     return save(figure, path)
 
 
-def _accuracies(axes: Axes, whole: Sequence[Line]) -> None:
+def _accuracies(axes: Axes, whole: Sequence[Line], selects: str) -> None:
     for name, label, colour, how in ACCURACIES:
         draw_line(axes, *series(whole, name), color=colour, label=label, **how)
-    for name, label, marker in BEST:
-        x, y = series(whole, name)
+    colour = RED if selects == "robust" else BLUE
+    for suffix, label, marker in BEST:
+        x, y = series(whole, f"val/{selects}{suffix}")
         if len(x):
             i = int(y.argmax())
             label = f"{label}: {100 * y[i]:.1f} %, epoch {x[i]:g}"
-            axes.scatter(x[i], y[i], s=190, c=RED, marker=marker, ec="white", zorder=5, label=label)
+            axes.scatter(
+                x[i], y[i], s=190, c=colour, marker=marker, ec="white", zorder=5, label=label
+            )
     percent(axes, "accuracy")
     axes.set_title("Accuracy (robust: withstands two PGM-10 attacks)")
 
