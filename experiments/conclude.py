@@ -11,7 +11,7 @@ from game import Game
 from l2ljax.attacks import Attack
 from l2ljax.checkpoint import fingerprint
 from l2ljax.data import Dataset
-from l2ljax.evaluate import evaluate, freeze
+from l2ljax.evaluate import evaluate
 from l2ljax.progress import duration
 from l2ljax.record import read
 from report import attack_eps, table
@@ -48,13 +48,13 @@ def conclude(
 
 
 def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
-    frozen, test, steps = freeze(game.f), {}, {}
+    test, steps = {}, {}
     for which in choices(config):
         saved = restore(workdir, which, config, data, game)
         steps[which] = saved.step
         results = evaluate(
             jax.random.key(0),
-            frozen(saved.theta, saved.state.theta_stats),
+            game.frozen(saved.theta, saved.state.theta_stats),
             data.x_test,
             data.y_test,
             attacks,

@@ -8,6 +8,7 @@ random starts, and draws the curves, what the learned attacker does, and its per
 
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ FLAGS = [
     Flag("out", str, "folder of the runs, pictures and tables", "runs/demo"),
     Flag("seed", int, "seed of the three runs", 0),
     Flag("epochs", int, "epochs of every run; the recipe's"),
+    Flag("flags", str, "further flags of every training run, as '--model=mlp'", ""),
     Flag("attacks", str, "names joined by commas", "clean,fgsm,pgm10,pgm100x5"),
     Flag("columns", int, "images on the sheet of perturbations", 10),
 ]
@@ -37,6 +39,7 @@ def demo(given: dict[str, Any]) -> int:
         print(f"\n== {method} ==", flush=True)
         command = [f"--method={method}", f"--seeds={options['seed']}", f"--workdir={out / method}"]
         command += [f"--epochs={options['epochs']}"] if options["epochs"] else []
+        command += shlex.split(options["flags"])
         code = train.main([*command, "--final_attacks=clean"])
         code = code or evaluate.main(
             [f"--workdir={out / method}", f"--attacks={options['attacks']}"]

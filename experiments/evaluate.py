@@ -43,7 +43,7 @@ def evaluate(given: dict[str, Any]) -> int:
         raise UsageError("--workdir=FOLDER of a run is needed")
     prepare(options["compilation_cache"])
     from l2ljax.attacks import parse_all
-    from l2ljax.evaluate import Result, freeze
+    from l2ljax.evaluate import Result
     from l2ljax.evaluate import evaluate as measure
     from report import attack_eps, table
     from saved import open_run, restore
@@ -75,7 +75,7 @@ def evaluate(given: dict[str, Any]) -> int:
 
     results: list[Result] = measure(
         jax.random.key(options["seed"]),
-        freeze(game.f)(saved.theta, saved.state.theta_stats),
+        game.frozen(saved.theta, saved.state.theta_stats),
         x,
         y,
         attacks,

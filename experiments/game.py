@@ -12,6 +12,7 @@ from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import restore_any
 from l2ljax.data import Dataset, take_batch
 from l2ljax.diagnostics import make_diagnose
+from l2ljax.evaluate import freeze
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
@@ -23,10 +24,12 @@ from options import UsageError, fraction
 class Game(NamedTuple):
     """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well.
 
-    `program` is train_step compiled for these arguments, once for all the seeds of a command.
+    `program` is train_step compiled for these arguments, once for all the seeds of a command;
+    `frozen` is (theta, stats) -> the classifier in eval mode.
     """
 
     f: Apply
+    frozen: Callable[..., Callable[[Array], Array]]
     method: Method
     init: Callable[[int], State]
     abstract: State
@@ -120,6 +123,7 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
 
     return Game(
         f=f,
+        frozen=freeze(f),
         method=method,
         init=init,
         abstract=jax.eval_shape(fresh, jax.random.key(0)),

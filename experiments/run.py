@@ -10,19 +10,19 @@ import math
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from game import Game
 from l2ljax.attacks import parse
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset, epoch_order
 from l2ljax.data.batches import scale
-from l2ljax.evaluate import freeze, robust
+from l2ljax.evaluate import robust
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import State
@@ -67,7 +67,6 @@ class Run:
         self.workdir, self.options = workdir, options
         self.total = epochs * game.steps_per_epoch
         self.rng = jax.random.key(seed)
-        self.frozen = freeze(game.f)
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
@@ -176,11 +175,11 @@ class Run:
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
         n = len(self.data.x_val)
-        f = self.frozen(state.theta, state.theta_stats)
+        f = self.game.frozen(state.theta, state.theta_stats)
         x, y = self.data.x_train[:n], self.data.y_train[:n]
         return float(self.stood(f, x, y, "clean").mean())
 
-    def stood(self, f: Partial, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
+    def stood(self, f: Callable, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
         """Which of the images withstand the attack."""
         size = min(self.options["eval_batch"], len(x))
         key = jax.random.fold_in(self.rng, 1)
@@ -192,7 +191,7 @@ class Run:
         for suffix, theta in (("", state.theta), ("_ema", state.ema)):
             if not theta:
                 continue
-            f = self.frozen(theta, state.theta_stats)
+            f = self.game.frozen(theta, state.theta_stats)
             for name, attack in (("clean", "clean"), ("robust", "selection")):
                 stood = self.stood(f, self.data.x_val, self.data.y_val, attack)
                 values[f"val/{name}{suffix}"] = float(stood.mean())

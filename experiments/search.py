@@ -20,7 +20,7 @@ import config as configuration
 from game import Game, make_game
 from l2ljax.attacks import parse
 from l2ljax.data import Dataset, epoch_order, load
-from l2ljax.evaluate import freeze, robust
+from l2ljax.evaluate import robust
 from l2ljax.types import State
 from options import Flag, UsageError, defaults, run_main
 from runtime import prepare
@@ -80,7 +80,7 @@ def train_once(
     """A run without files: the state of the best validation epoch, raw or averaged in theta."""
     game = make_game(config, data)
     x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
-    state, frozen = game.init(seed), freeze(game.f)
+    state = game.init(seed)
     order = epoch_order(seed, 0, 0, len(x))
     train_step = game.program(state, x, y, order, rng)
     best, kept, seconds = {"robust": -1.0}, state, 0.0
@@ -97,7 +97,7 @@ def train_once(
         for theta in (state.theta, state.ema):
             if not theta:
                 continue
-            f = frozen(theta, state.theta_stats)
+            f = game.frozen(theta, state.theta_stats)
             stood = robust(
                 jax.random.fold_in(rng, 1),
                 f,

@@ -8,7 +8,6 @@ import numpy as np
 
 from l2ljax.attacks import fgsm, pgd
 from l2ljax.data.batches import scale
-from l2ljax.evaluate import freeze
 from runtime import cache_folder
 from saved import open_run, restore
 
@@ -20,7 +19,7 @@ def sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Pa
     config, data, game = open_run(workdir, str(cache_folder("data")))
     saved = restore(workdir, "best", config, data, game)
     state, eps = saved.state, game.eps
-    f = freeze(game.f)(saved.theta, state.theta_stats)
+    f = game.frozen(saved.theta, state.theta_stats)
     x, y = scale(jnp.asarray(data.x_test[:columns])), jnp.asarray(data.y_test[:columns])
     key = jax.random.key(0)
     ell = game.method.attack_loss(lambda theta, x: f(x), saved.theta, x, y)

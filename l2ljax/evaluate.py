@@ -5,7 +5,6 @@ An image that has fallen leaves, and the survivors are packed into full batches 
 image draws depends on its index alone, so neither the packing nor the batch size changes a result.
 """
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -38,7 +37,6 @@ class Result(NamedTuple):
         return float(self.robust.mean())
 
 
-@functools.cache
 def freeze(f: Apply) -> Callable[[Tree, Tree], Partial]:
     """(theta, stats) -> the classifier x -> logits in eval mode; compiled once for all weights."""
 

@@ -85,6 +85,7 @@ def test_evaluate_knows_which_checkpoints_there_are(compared, capsys):
 def test_the_demo_ends_with_its_table_and_names_what_it_wrote(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     flags = [f"--out={tmp_path}", "--epochs=1", "--attacks=clean,fgsm", "--columns=4"]
+    flags += ["--flags=--model=mlp --attacker_width=0.03125"]
     assert demo.main(flags) == 0
     out = capsys.readouterr().out
     for method in demo.METHODS:
