@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -14,9 +13,11 @@ from l2ljax.data import Dataset
 from l2ljax.evaluate import evaluate
 from l2ljax.progress import duration
 from l2ljax.record import read
+from pictures import figures_or_none
 from report import attack_eps, table
 from runtime import describe
 from saved import choices, restore
+from spot_check import spot_check, verdict
 from workdir import write_json
 
 
@@ -32,7 +33,8 @@ def conclude(
     path = workdir / "summary.json"
     names = [attack.name for attack in attacks]
     summary = json.loads(path.read_text()) if path.exists() else None
-    if summary is None or summary["attacks"] != names:
+    checked = options["select_check"] in (0, (summary or {}).get("select_check_images"))
+    if summary is None or summary["attacks"] != names or not checked:
         summary = _summarise(workdir, config, data, game, attacks, options)
         write_json(path, summary)
     rows = [
@@ -41,17 +43,23 @@ def conclude(
         for attack, entry in results.items()
     ]
     print(table(("checkpoint", "attack", "eps", "accuracy"), rows))
+    for which, check in summary.get("select_check", {}).items():
+        print(verdict(which, check))
     print(f"theta sha256 {summary['theta_sha256'][:16]}  phi sha256 {summary['phi_sha256'][:16]}")
     print(f"{duration(summary['seconds']['train'])} of training steps; written to {workdir}")
-    if options["plots"]:
-        _draw(workdir)
+    figures = figures_or_none() if options["plots"] else None
+    if figures is not None:
+        for picture in figures.draw_run(workdir):
+            print(f"drew {picture}")
 
 
 def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
-    test, steps = {}, {}
+    test, steps, checks = {}, {}, {}
     for which in choices(config):
         saved = restore(workdir, which, config, data, game)
         steps[which] = saved.step
+        if options["select_check"] and which.startswith("best"):
+            checks[which] = spot_check(saved, options["select_check"], options["eval_batch"])
         results = evaluate(
             jax.random.key(0),
             game.frozen(saved.theta, saved.state.theta_stats),
@@ -75,20 +83,10 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "test_images": len(data.x_test),
         "steps": steps,
         "best": last.notes["best"],
+        "select_check_images": options["select_check"],
+        "select_check": checks,
         "seconds": {"train": line["seconds/train"]},
         "theta_sha256": fingerprint((last.state.theta, last.state.theta_stats)),
         "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),
         "made_with": describe(),
     }
-
-
-def _draw(workdir: pathlib.Path) -> None:
-    try:
-        from figures import draw_run
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        print("no pictures: pip install 'l2ljax[plots]', or --noplots", file=sys.stderr)
-        return
-    for path in draw_run(workdir):
-        print(f"drew {path}")

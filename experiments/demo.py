@@ -77,16 +77,14 @@ def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
 
 
 def _draw(out: pathlib.Path, measured: dict[str, Any], columns: int) -> list[pathlib.Path]:
-    try:
-        import figures
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        return []
     from l2ljax.evaluate import wilson
     from l2ljax.record import read
+    from pictures import figures_or_none
     from sheet import sheet
 
+    figures = figures_or_none()
+    if figures is None:
+        return []
     table = {
         method: {
             r["attack"]: (r["accuracy"], *wilson(r["accuracy"], e["images"])) for r in e["results"]

@@ -46,37 +46,18 @@ class Game(NamedTuple):
 def make_game(config: dict[str, Any], data: Dataset) -> Game:
     """The game that a configuration describes, on that dataset."""
     check_batch(config, data)
-    dtype = jnp.bfloat16 if config["bf16"] else jnp.float32
     try:
         classifier = make_classifier(
             config["model"],
             data.num_classes,
             mean=data.mean,
             std=data.std,
-            dtype=dtype,
+            dtype=_dtype(config),
             dropout=config["dropout"],
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    channels = data.x_train.shape[-1]
-    learns = METHODS[config["method"]].learns
-    attacker = (
-        make_attacker(config["attacker"], channels, width=config["attacker_width"], dtype=dtype)
-        if learns
-        else None
-    )
-    method = make_method(
-        config["method"],
-        attacker=attacker,
-        inner_steps=config["inner_steps"],
-        step_size=fraction(config["inner_step"]),
-        start=config["attacker_start"],
-        grad_norm=config["grad_norm"],
-        attack_loss=config["attack_loss"],
-        mix=config["clean_mix"],
-        smoothing=config["label_smoothing"],
-        order=config["order"],
-    )
+    method = method_of(config, data.x_train.shape[-1])
     steps_per_epoch = len(data.x_train) // config["batch_size"]
     rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
     tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
@@ -136,6 +117,36 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         eps=eps,
         selects=METHODS[config["method"]].selects,
     )
+
+
+def method_of(config: dict[str, Any], channels: int) -> Method:
+    """The method of a configuration, with its attacker for images of so many channels."""
+    attacker = (
+        make_attacker(
+            config["attacker"],
+            channels,
+            width=config["attacker_width"],
+            dtype=_dtype(config),
+        )
+        if METHODS[config["method"]].learns
+        else None
+    )
+    return make_method(
+        config["method"],
+        attacker=attacker,
+        inner_steps=config["inner_steps"],
+        step_size=fraction(config["inner_step"]),
+        start=config["attacker_start"],
+        grad_norm=config["grad_norm"],
+        attack_loss=config["attack_loss"],
+        mix=config["clean_mix"],
+        smoothing=config["label_smoothing"],
+        order=config["order"],
+    )
+
+
+def _dtype(config: dict[str, Any]) -> Any:
+    return jnp.bfloat16 if config["bf16"] else jnp.float32
 
 
 def _compile_once(jitted: Any) -> Callable[..., Callable]:

@@ -39,10 +39,12 @@ def fraction(text: str | float) -> float:
     return value
 
 
-def check_eps(text: str | float) -> float:
-    """The radius as a number in (0, 1]; pixels live in [0, 1]."""
+def check_eps(text: str | float, norm: str = "linf") -> float:
+    """The radius as a number in (0, 1], in l2 above 0; pixels live in [0, 1]."""
     eps = fraction(text)
-    if not 0 < eps <= 1:
+    if norm == "l2" and eps <= 0:
+        raise UsageError(f"--eps={text} must be positive")
+    if norm == "linf" and not 0 < eps <= 1:
         raise UsageError(f"--eps={text} is outside (0, 1]; pixels live in [0, 1], so 8 means 8/255")
     return eps
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from l2ljax.evaluate import wilson
+from l2ljax.evaluate import Result, wilson
 
 
-def interval(accuracy: float, n: int) -> str:
-    """`47.4 % [43.1, 51.8]`: an accuracy on n images with its interval."""
+def interval(accuracy: float, n: int, sign: str = "") -> str:
+    """`47.4 % [43.1, 51.8]`: an accuracy on n images with its interval; `<=` for a bound."""
     low, high = wilson(accuracy, n)
-    return f"{100 * accuracy:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{sign + ' ' * bool(sign)}{100 * accuracy:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -33,3 +33,25 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     """Columns as a Markdown table, the first line its header."""
     rows = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
+
+
+def show_results(results: Sequence[Result], eps: float, text: str, norm: str) -> str:
+    """A line per attack, under a cascade one per attack in it, and what its images are like."""
+    header, lines, notes = ["attack", "eps", "seconds", "accuracy"], [], []
+    for r in results:
+        n, sign = len(r.robust), "<=" if r.bounds else ""
+        shown = interval(r.accuracy, n, sign)
+        lines.append([r.attack, attack_eps(r.eps, eps, text), f"{r.seconds:.1f}", shown])
+        steps = [step for step in r.after if step.attack != r.attack]
+        if len(steps) > 1:
+            lines += [
+                [f"  {s.attack}", "", f"{s.seconds:.1f}", interval(s.accuracy, n)] for s in steps
+            ]
+        if r.state is not None and r.state.largest:
+            notes.append(
+                f"{r.attack}: largest {norm} perturbation {r.state.largest:.6f}, pixels in "
+                f"[{r.state.low:.3f}, {r.state.high:.3f}], {r.state.refused} claims refused"
+            )
+        if r.bounds:
+            notes.append(f"{r.attack} is an upper bound of {r.bounds}, which tries more attacks")
+    return "\n".join([align([header, *lines]), *notes])

@@ -19,9 +19,9 @@ import numpy as np
 
 from game import Game
 from l2ljax.attacks import parse
+from l2ljax.ball import scale
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset, epoch_order
-from l2ljax.data.batches import scale
 from l2ljax.evaluate import robust
 from l2ljax.progress import Progress
 from l2ljax.record import Record
@@ -100,7 +100,7 @@ class Run:
                         self.saved_at = time.monotonic()
                     if stop.signal and step < self.total:
                         checkpoints.wait()
-                        raise Interrupted(stop.signal, step, self.total)
+                        raise Interrupted(stop.signal, f"step {step} of {self.total}")
             return state
 
     def epoch(self, epoch, state, step, x, y, record, progress, stop):

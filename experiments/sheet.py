@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2ljax.attacks import fgsm, pgd
-from l2ljax.data.batches import scale
+from l2ljax.ball import scale
 from runtime import cache_folder
 from saved import open_run, restore
 

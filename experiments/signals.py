@@ -7,9 +7,9 @@ from typing import Any
 class Interrupted(Exception):
     """The run was asked to stop and has saved itself."""
 
-    def __init__(self, number: int, step: int, total: int) -> None:
+    def __init__(self, number: int, where: str) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} and saved at step {step} of {total}")
+        super().__init__(f"stopped by {name} and saved at {where}")
         self.exit_code = 128 + number
 
 

@@ -24,6 +24,12 @@ RUN = [
     Flag("data_dir", str, "archives, unpacked folders or a prepared tfds tree; downloads go here"),
     Flag("download", bool, "fetch a dataset that is not in data_dir", True),
     Flag("final_attacks", str, "attacks on the test set at the end", "clean,fgsm,pgm10"),
+    Flag(
+        "select_check",
+        int,
+        "validation images on which quick AutoAttack checks the best; 0: none",
+        0,
+    ),
     Flag("diagnose", int, "validation images for the attacker's diagnostics, per epoch", 128),
     Flag("eval_batch", int, "images per batch in validation and evaluation", 250),
     Flag("log_every", int, "steps between lines in metrics.jsonl within an epoch; 0: none", 50),
@@ -125,7 +131,7 @@ def _check(options: dict[str, Any]) -> None:
     for name in ("eval_batch", "checkpoint_every", "checkpoint_minutes"):
         if options[name] <= 0:
             raise UsageError(f"--{name}={options[name]} must be positive")
-    for name in ("diagnose", "log_every"):
+    for name in ("diagnose", "log_every", "select_check"):
         if options[name] < 0:
             raise UsageError(f"--{name}={options[name]} must not be negative")
 

@@ -1,4 +1,4 @@
-"""The l_inf ball and the pixel box: the only clips in the package, and the random starts.
+"""The l_inf and l2 balls and the pixel box: the only clips in the package, and the random starts.
 
 `lax.clamp`, not `jnp.clip`: at a tie the first passes no gradient and the second half of it, and
 a black pixel sits exactly on the box.
@@ -10,11 +10,55 @@ from jax import lax
 
 from l2ljax.types import Array
 
+NORMS = ("linf", "l2")
+"""The balls an attack can be run in; training plays in the first."""
+
+
+def scale(x: Array) -> Array:
+    """Pixels as float32 in [0, 1]: uint8 times float32(1/255), floats as they are."""
+    if x.dtype == jnp.uint8:
+        return x.astype(jnp.float32) * jnp.float32(1 / 255)
+    return x.astype(jnp.float32)
+
 
 def project(delta: Array, eps: Array | float) -> Array:
     """Pi(delta) = sign(delta) min(|delta|, eps), the projection on B(eps) (section 2)."""
     eps = jnp.asarray(eps, delta.dtype)
     return lax.clamp(-eps, delta, eps)
+
+
+def size(delta: Array, norm: str) -> Array:
+    """The norm of every image's perturbation, [B, 1, 1, 1]."""
+    axes = tuple(range(1, delta.ndim))
+    if norm == "linf":
+        return jnp.abs(delta).max(axes, keepdims=True)
+    return jnp.sqrt((delta * delta).sum(axes, keepdims=True))
+
+
+def project_l2(delta: Array, eps: Array | float) -> Array:
+    """delta min(1, eps / |delta|_2), the projection of every image's delta on its l2 ball."""
+    return delta * jnp.minimum(1.0, eps / jnp.maximum(size(delta, "l2"), TINY))
+
+
+TINY = 1e-12
+"""Added to or kept below a norm that may be 0 (the official AutoAttack's constant)."""
+
+PROJECT = {"linf": project, "l2": project_l2}
+"""The projection on the ball of each norm: (delta, eps) -> delta."""
+
+
+def steepest(u: Array, norm: str) -> Array:
+    """The direction of unit norm along which <u, d> is largest: sign(u), or u / |u|_2.
+
+    Of full length however small u is (its squares would vanish in float32), and 0 where u is NaN.
+    """
+    if norm == "linf":
+        d = jnp.sign(u)
+    else:
+        top = size(u, "linf")
+        d = u / jnp.where(top == 0, 1.0, top)
+        d = d / jnp.maximum(size(d, "l2"), TINY)
+    return jnp.where(jnp.isnan(d), 0.0, d)
 
 
 def box(x: Array, delta: Array) -> Array:
@@ -33,6 +77,18 @@ def uniform(rng: Array, x: Array, eps: Array | float) -> Array:
     """U(-eps, eps) for every pixel, cut to the box."""
     draw = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1.0, 1.0))
     return box(x, draw(per_image(rng, len(x))) * jnp.asarray(eps, x.dtype))
+
+
+def uniform_l2(rng: Array, x: Array, eps: Array | float) -> Array:
+    """Uniform in every l2 ball: a Gaussian direction, a radius eps U^(1/d); cut to the box."""
+    d = x[0].size
+
+    def draw(key: Array) -> Array:
+        direction, radius = jax.random.split(key)
+        n = jax.random.normal(direction, (1, *x.shape[1:]), x.dtype)
+        return (steepest(n, "l2") * jax.random.uniform(radius, (), x.dtype) ** (1 / d))[0]
+
+    return box(x, jax.vmap(draw)(per_image(rng, len(x))) * jnp.asarray(eps, x.dtype))
 
 
 def gaussian(rng: Array, x: Array, scale: float) -> Array:
@@ -56,3 +112,6 @@ STARTS = {
     "gaussian": lambda rng, x, eps: gaussian(rng, x, START_SCALE),
 }
 """Where an inner problem begins: (rng, x, eps) -> delta."""
+
+STARTS_L2 = STARTS | {"uniform": uniform_l2}
+"""The same for the l2 ball."""

@@ -1,35 +1,50 @@
 """Clean and robust accuracy over a set, always with running statistics, the worst case per image.
 
-Batches have one fixed shape, whatever the size of the set, so nothing recompiles for the last one.
-An image that has fallen leaves, and the survivors are packed into full batches again. What an
-image draws depends on its index alone, so neither the packing nor the batch size changes a result.
+`attacks.cascade` does the work: batches of one fixed shape, survivors packed anew after every run,
+adversarial images classified again in true float32. Here are the names, the clock and the
+intervals.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from l2ljax.attacks.pgd import pgd
-from l2ljax.attacks.specs import Attack, Run
-from l2ljax.data.batches import scale
+from l2ljax.attacks.cascade import CLEAN, Run, State, cascade
+from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.specs import Attack
 from l2ljax.types import Apply, Array, Tree
 
-OnRun = Callable[[str, int, int, int], None]
-"""(attack, runs done, runs in all, images that still stand), called after every run."""
+OnBatch = Callable[[Attack, list[Run], State], None]
+"""(attack, its runs, how far it is), called after every batch."""
+
+
+class Step(NamedTuple):
+    """What stood after one attack of a cascade, and how long it took."""
+
+    attack: str
+    accuracy: float
+    seconds: float
 
 
 class Result(NamedTuple):
-    """One attack over one set: which images stood, and how long it took."""
+    """One attack over one set: which images stood, and how long it took.
+
+    `after` has a line for the clean images and for each attack of a cascade; `state` is where the
+    cascade ended, with x_adv if that was asked for; `bounds` names the attack whose accuracy this
+    one's is an upper bound of.
+    """
 
     attack: str
     eps: float
     robust: np.ndarray
     seconds: float
+    after: tuple[Step, ...] = ()
+    state: State | None = None
+    bounds: str | None = None
 
     @property
     def accuracy(self) -> float:
@@ -54,31 +69,17 @@ def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 @jax.jit
-def _correct(f, x, y):
-    logits = f(x)
-    return (logits.argmax(-1) == y) & ~jnp.isnan(logits).any(-1)
+def _logits(f, x):
+    return f(x)
 
 
-@jax.jit
-def _keys(rng, rows):
-    return jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
-
-
-def batches(rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows in blocks of batch_size, the last one filled up; and how many of each are real."""
-    for start in range(0, len(rows), batch_size):
-        block = rows[start : start + batch_size]
-        yield np.resize(block, batch_size), len(block)
-
-
-def _standing(f, x, y, rows, batch_size, perturb) -> np.ndarray:
-    """Of the images `rows`, those that f still classifies after `perturb`."""
-    kept = [rows[:0]]
-    for block, n in batches(rows, batch_size):
-        images, labels = scale(jnp.asarray(x[block])), jnp.asarray(y[block])
-        images = perturb(block, images, labels)
-        kept.append(block[:n][np.asarray(_correct(f, images, labels))[:n]])
-    return np.concatenate(kept)
+def runs_of(
+    attack: Attack, f: Callable[[Array], Array], x: np.ndarray, batch_size: int
+) -> list[Run]:
+    """The runs of an attack on that classifier: some depend on its number of classes."""
+    # Through a jit, which remembers the shape: a set of weights costs no trace here either.
+    example = jax.ShapeDtypeStruct((max(batch_size, 1), *x.shape[1:]), np.float32)
+    return attack.runs(_logits.eval_shape(classifier(f), example).shape[-1])
 
 
 def robust(
@@ -90,44 +91,15 @@ def robust(
     *,
     eps: float,
     batch_size: int,
-    progress: OnRun | None = None,
+    norm: str = "linf",
 ) -> np.ndarray:
     """For every image, whether it is classified rightly before and after every run of the attack.
 
     A restart has the same draws in every run, so that a union is never above any of its parts.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be positive")
-    f = f if isinstance(f, Partial) else Partial(f)
-    alive = _standing(f, x, y, np.arange(len(x)), batch_size, lambda rows, images, labels: images)
-    played = [(run, restart) for run in attack.runs for restart in range(run.restarts)]
-    for done, (run, restart) in enumerate(played, start=1):
-        key = jax.random.fold_in(rng, restart)
-        alive = _standing(f, x, y, alive, batch_size, _perturbation(key, f, run, eps))
-        if progress is not None:
-            progress(attack.name, done, len(played), len(alive))
-    standing = np.zeros(len(x), bool)
-    standing[alive] = True
-    return standing
-
-
-def _perturbation(key: Array, f: Partial, run: Run, eps: float) -> Callable:
-    eps = run.eps or eps
-
-    def perturb(rows, images, labels):
-        return pgd(
-            _keys(key, jnp.asarray(rows)),
-            f,
-            images,
-            labels,
-            eps=eps,
-            steps=run.steps,
-            step_size=run.step_size(eps),
-            start=run.start,
-            loss=run.loss,
-        )
-
-    return perturb
+    attack.check_norm(norm)
+    runs = runs_of(attack, f, x, batch_size)
+    return cascade(rng, f, x, y, runs, eps=eps, norm=norm, batch_size=batch_size).robust
 
 
 def evaluate(
@@ -139,13 +111,76 @@ def evaluate(
     *,
     eps: float,
     batch_size: int,
-    progress: OnRun | None = None,
+    norm: str = "linf",
+    keep: bool = False,
+    begun: dict[str, tuple[State, dict[int, float]]] | None = None,
+    on_batch: OnBatch | None = None,
+    f32: Callable[[Array], Array] | None = None,
 ) -> list[Result]:
-    """Every attack over the whole set, each from the start."""
+    """Every attack over the whole set, each from the start.
+
+    `begun` holds, by the attack's name, the state to go on from and the seconds each run has had;
+    it is kept up to date, so that the caller can save it from `on_batch`.
+    """
+    begun = {} if begun is None else begun
     results = []
     for attack in attacks:
-        began = time.perf_counter()
-        stood = robust(rng, f, x, y, attack, eps=eps, batch_size=batch_size, progress=progress)
-        radius = attack.radius(eps)
-        results.append(Result(attack.name, radius, stood, time.perf_counter() - began))
+        attack.check_norm(norm)
+        runs = runs_of(attack, f, x, batch_size)
+        state, seconds = begun.get(attack.name, (None, {}))
+        clock = _Clock(seconds)
+
+        def on_progress(state, attack=attack, runs=runs, clock=clock):
+            clock.lap(state.run)
+            begun[attack.name] = (state, clock.seconds)
+            if on_batch is not None:
+                on_batch(attack, runs, state)
+
+        state = cascade(
+            rng,
+            f,
+            x,
+            y,
+            runs,
+            eps=eps,
+            norm=norm,
+            batch_size=batch_size,
+            keep=keep,
+            state=state,
+            on_progress=on_progress,
+            f32=f32,
+        )
+        begun[attack.name] = (state, clock.seconds)
+        results.append(
+            Result(
+                attack.name,
+                attack.radius(eps),
+                state.robust,
+                sum(clock.seconds.values()),
+                _after(state, runs, clock.seconds),
+                state,
+                attack.bounds,
+            )
+        )
     return results
+
+
+class _Clock:
+    """Seconds of wall time by run."""
+
+    def __init__(self, seconds: dict[int, float]):
+        self.seconds = dict(seconds)
+        self._last = time.perf_counter()
+
+    def lap(self, run: int) -> None:
+        now = time.perf_counter()
+        self.seconds[run] = self.seconds.get(run, 0.0) + now - self._last
+        self._last = now
+
+
+def _after(state: State, runs: list[Run], seconds: dict[int, float]) -> tuple[Step, ...]:
+    lines = {"clean": Step("clean", state.after(CLEAN), seconds.get(CLEAN, 0.0))}
+    for number, run in enumerate(runs):
+        spent = seconds.get(number, 0.0) + (lines[run.name].seconds if run.name in lines else 0.0)
+        lines[run.name] = Step(run.name, state.after(number), spent)
+    return tuple(lines.values())

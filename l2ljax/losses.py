@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.lax import stop_gradient
 
 from l2ljax.types import Array, Ell, Tree
@@ -34,14 +35,48 @@ def kl(log_p: Array, logits: Array) -> Array:
 
 def margin(logits: Array, y: Array) -> Array:
     """max_{t != y} f_t - f_y: positive exactly when the example is misclassified."""
-    true = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
     others = jnp.where(jax.nn.one_hot(y, logits.shape[-1], dtype=bool), -jnp.inf, logits)
-    return others.max(-1) - true
+    return others.max(-1) - _at(logits, y)
 
 
 def hinge(logits: Array, y: Array) -> Array:
     """The multi-class hinge (1 + max_{t != y} f_t - f_y)_+ of the authors' first upload (1.10)."""
     return optax.losses.multiclass_hinge_loss(logits, y)
+
+
+def _at(logits: Array, y: Array) -> Array:
+    return jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+
+
+def _spread(logits: Array, below: Callable[[Array], Array]) -> Array:
+    """z_(1) less what `below` makes of the largest logits in descending order; never 0."""
+    z = lax.top_k(logits, min(4, logits.shape[-1]))[0]
+    return z[:, 0] - below(z) + DLR_TINY
+
+
+DLR_TINY = 1e-12
+"""Keeps the quotient of two equal logits finite (Croce and Hein 2020, their code)."""
+
+
+def dlr(logits: Array, y: Array) -> Array:
+    """(max_{t != y} z_t - z_y) / (z_(1) - z_(3)); with fewer than 3 classes the margin itself."""
+    if logits.shape[-1] < 3:
+        return margin(logits, y)
+    return margin(logits, y) / _spread(logits, lambda z: z[:, 2])
+
+
+def dlr_targeted(logits: Array, y: Array, t: Array) -> Array:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
+
+    Of 3 classes the divisor is that of `dlr`, of 2 it is 1.
+    """
+    gap = _at(logits, t) - _at(logits, y)
+    classes = logits.shape[-1]
+    if classes < 3:
+        return gap
+    if classes == 3:
+        return gap / _spread(logits, lambda z: z[:, 2])
+    return gap / _spread(logits, lambda z: (z[:, 2] + z[:, 3]) / 2)
 
 
 def _labelled(loss: Callable[[Array, Array], Array]) -> Callable[..., Ell]:

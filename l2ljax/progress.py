@@ -38,13 +38,18 @@ class Progress:
         stream: TextIO | None = None,
         done: int = 0,
         percent: Collection[str] = ("clean", "robust"),
+        unit: str | None = "step",
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`done` steps were made before; the values named in `percent` are fractions."""
+        """`done` steps were made before; the values named in `percent` are fractions.
+
+        Without a unit no speed is shown: steps are then shares of the work.
+        """
         self._total = max(total_steps, 1)
         self._label = label
         self._stream = sys.stderr if stream is None else stream
         self._percent = percent
+        self._unit = unit
         self._clock = clock
         self._terminal = self._stream.isatty()
         self._first: tuple[int, float] | None = None  # the step that compiled, and its end
@@ -122,4 +127,5 @@ class Progress:
         per_second = (step - first) / (now - since)
         left = (self._total - step) / per_second
         ending = [f"{duration(left)} left"] if step < self._total else []
-        return [f"{per_second:.3g} step/s", *ending]
+        speed = [f"{per_second:.3g} {self._unit}/s"] if self._unit else []
+        return [*speed, *ending]

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2ljax.ball import per_image
+from l2ljax.ball import per_image, scale
 from l2ljax.data import epoch_order, take_batch
-from l2ljax.data.batches import AUGMENTS, pad_width, scale
+from l2ljax.data.batches import AUGMENTS, pad_width
 
 N, B = 50, 8
 KEY = jax.random.key(3)

@@ -7,9 +7,9 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import binomtest
 
-from l2ljax import evaluate as module
-from l2ljax.attacks import parse, parse_all
-from l2ljax.evaluate import batches, evaluate, freeze, robust, wilson
+from l2ljax.attacks import parse, parse_all, specs
+from l2ljax.attacks.cascade import batches
+from l2ljax.evaluate import evaluate, freeze, robust, wilson
 from report import align, attack_eps, interval, table
 
 EPS, N = 0.1, 40
@@ -110,11 +110,11 @@ def calls(monkeypatch):
     """Every attacked batch: (radius, step size, steps, start, loss)."""
     seen = []
 
-    def record(rng, f, x, y, *, eps, steps, step_size, start, loss):
+    def record(rng, f, x, y, *, eps, steps, step_size, start, loss, norm):
         seen.append((eps, step_size, steps, start, loss))
         return x
 
-    monkeypatch.setattr(module, "pgd", record)
+    monkeypatch.setattr(specs, "pgd", record)
     return seen
 
 
@@ -128,14 +128,16 @@ def test_only_survivors_are_attacked_in_full_batches(images, calls):
 
 
 def test_images_that_fell_are_left_alone(images, calls, monkeypatch):
-    monkeypatch.setattr(module, "pgd", lambda *a, **k: calls.append(k) or jnp.full_like(a[2], 0.5))
-    assert not stood(*images, "pgm2x50", f=lambda x: logits(weights(), x) + NEVER(x)).any()
+    monkeypatch.setattr(specs, "pgd", lambda *a, **k: calls.append(k) or a[2] * 0.999)
+    assert not stood(*images, "pgm2x50", f=lambda x: logits(weights(), x) + lost(x)).any()
     assert len(calls) == 2
 
 
-def NEVER(x):
-    """A shift that makes a grey image belong to no class at all."""
-    return jnp.where(jnp.abs(x - 0.5).max() == 0, jnp.nan, 0.0)
+def lost(x):
+    """A shift that makes an image without one pixel of full bytes belong to no class at all."""
+    bytes_ = x * 255
+    full = jnp.abs(bytes_ - bytes_.round()).max() < 1e-3
+    return jnp.where(full, 0.0, jnp.nan)
 
 
 def test_strength_is_what_the_name_says_at_the_evaluations_radius(images, calls):
@@ -177,10 +179,8 @@ def test_any_number_of_images_will_do(images, n):
 
 def test_a_model_that_is_never_right_stands_nowhere(images, calls):
     x, _ = images
-    heard = []
-    result = stood(x, (answers(x) + 1) % 3, "pgm2x2", progress=lambda *told: heard.append(told))
-    assert result.shape == (N,) and not result.any()
-    assert calls == [] and heard == [("pgm2x2", 1, 2, 0), ("pgm2x2", 2, 2, 0)]
+    result = stood(x, (answers(x) + 1) % 3, "pgm2x2")
+    assert result.shape == (N,) and not result.any() and calls == []
 
 
 def test_a_nan_is_no_answer(images):
@@ -213,14 +213,29 @@ def test_batches_are_full_and_say_how_much_of_them_is_real():
     assert list(batches(np.arange(0), 3)) == []
 
 
-def test_progress_counts_the_runs_of_all_parts_and_who_still_stands(images):
-    heard = []
-    attack = "pgm1x2+fgsm+pgm1x3_margin"
-    result = stood(*images, attack, progress=lambda *told: heard.append(told))
-    assert [told[:3] for told in heard] == [(attack, done, 6) for done in range(1, 7)]
-    standing = [told[3] for told in heard]
-    assert standing == sorted(standing, reverse=True) and standing[-1] == result.sum()
-    assert standing[0] == stood(*images, "pgm1x1").sum()
+def test_every_batch_is_told_and_seconds_are_summed_by_attack(images):
+    told, begun = [], {}
+    attacks = parse_all("pgm1x2+fgsm,clean")
+    f = Partial(logits, weights())
+    results = evaluate(
+        KEY,
+        f,
+        *images,
+        attacks,
+        eps=EPS,
+        batch_size=16,
+        begun=begun,
+        on_batch=lambda attack, runs, state: told.append((attack.name, len(runs), state.run)),
+    )
+    assert {name for name, *_ in told} == set(begun) == {"pgm1x2+fgsm", "clean"}
+    assert {runs for name, runs, _ in told if name != "clean"} == {3}
+    assert [step.attack for step in results[0].after] == ["clean", "pgm1x2", "fgsm"]
+    accuracies = [step.accuracy for step in results[0].after]
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[-1] == results[0].accuracy
+    assert accuracies[1] == stood(*images, "pgm1x2").mean()
+    assert sum(step.seconds for step in results[0].after) == pytest.approx(results[0].seconds)
+    again = evaluate(KEY, f, *images, attacks, eps=EPS, batch_size=16, begun=begun, on_batch=None)
+    assert [r.seconds for r in again] == [r.seconds for r in results]
 
 
 def test_every_attack_starts_from_all_images_and_reports_its_own_radius(images):

@@ -91,3 +91,96 @@ def test_a_solvers_soft_labels_replace_the_labels():
         None, f, None, None, 0, jnp.zeros((3, 1, 3, 1)), inner, jnp.asarray(Y)
     )
     np.testing.assert_allclose(loss, losses.cross_entropy(LOGITS, soft).mean(), rtol=1e-5)
+
+
+def numpy_dlr(z, y):
+    """Croce and Hein 2020, equation 3, with the sign that an attack climbs."""
+    order = np.sort(z)[::-1]
+    return (np.delete(z, y).max() - z[y]) / (order[0] - order[2] + 1e-12)
+
+
+def numpy_dlr_targeted(z, y, t):
+    """The same, equation 4."""
+    order = np.sort(z)[::-1]
+    return (z[t] - z[y]) / (order[0] - (order[2] + order[3]) / 2 + 1e-12)
+
+
+Z = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+TIED = np.array(
+    [[1, 1, 0, -1, -1], [1, 1, 1, 0, 0], [2, 1, 1, 1, 1], [3, 0, 0, 0, -2], [1, 1, 1, 1, 0]],
+    np.float32,
+)
+
+
+def labels(z, k):
+    return jnp.asarray((np.arange(len(z)) + k) % z.shape[1])
+
+
+@pytest.mark.parametrize("z", [Z, TIED], ids=["random", "ties"])
+def test_dlr_matches_numpy_whatever_the_label_and_the_ties(z):
+    for k in range(z.shape[1]):
+        y = labels(z, k)
+        expected = [numpy_dlr(*pair) for pair in zip(z.astype(np.float64), y, strict=True)]
+        np.testing.assert_allclose(losses.dlr(z, y), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("z", [Z, TIED[[0, 2, 3]]], ids=["random", "ties"])
+def test_the_targeted_dlr_matches_numpy_whatever_the_target_and_the_ties(z):
+    for k in range(1, z.shape[1]):
+        y, t = labels(z, 0), labels(z, k)
+        rows = zip(z.astype(np.float64), y, t, strict=True)
+        expected = [numpy_dlr_targeted(*row) for row in rows]
+        np.testing.assert_allclose(losses.dlr_targeted(z, y, t), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_positive_dlr_is_a_misclassification():
+    y = labels(Z, 0)
+    np.testing.assert_array_equal(np.asarray(losses.dlr(Z, y)) > 0, Z.argmax(1) != y)
+
+
+def test_dlr_does_not_see_the_scale_of_the_logits():
+    y, t = labels(Z, 0), labels(Z, 1)
+    np.testing.assert_allclose(losses.dlr(1e3 * Z + 7, y), losses.dlr(Z, y), rtol=2e-3)
+    scaled = losses.dlr_targeted(1e3 * Z + 7, y, t)
+    np.testing.assert_allclose(scaled, losses.dlr_targeted(Z, y, t), rtol=2e-3)
+
+
+def test_dlr_of_three_classes_divides_by_first_less_third():
+    z = Z[:, :3]
+    y, t = labels(z, 0), labels(z, 1)
+    expected = [numpy_dlr(*pair) for pair in zip(z.astype(np.float64), y, strict=True)]
+    np.testing.assert_allclose(losses.dlr(z, y), expected, rtol=1e-4)
+    order, rows = np.sort(z, 1), np.arange(len(z))
+    gap = (z[rows, t] - z[rows, y]) / (order[:, 2] - order[:, 0])
+    np.testing.assert_allclose(losses.dlr_targeted(z, y, t), gap, rtol=1e-4)
+
+
+def test_dlr_of_two_classes_is_the_margin():
+    z = Z[:, :2]
+    y = labels(z, 0)
+    np.testing.assert_array_equal(losses.dlr(z, y), losses.margin(z, y))
+    np.testing.assert_array_equal(losses.dlr_targeted(z, y, 1 - y), losses.margin(z, y))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_dlr_gradients_match_differences(classes):
+    """In steps of 1e-3: away from ties both losses are smooth."""
+    z = jnp.asarray(Z[:10, :classes])
+    gaps = np.diff(np.sort(z, axis=1), axis=1).min(1)
+    z = z[gaps > 0.01]
+    y, t = labels(z, 0), labels(z, 1)
+    assert len(z) > 5
+    for loss in (losses.dlr, lambda z, y: losses.dlr_targeted(z, y, t)):
+        gradient = jax.grad(lambda z, loss=loss: loss(z, y).sum())(z)
+        for k in range(classes):
+            step = 1e-3 * jax.nn.one_hot(k, classes)
+            slope = (loss(z + step, y) - loss(z - step, y)) / 2e-3
+            np.testing.assert_allclose(gradient[:, k], slope, rtol=0.01, atol=2e-3)
+
+
+def test_the_gradients_of_tied_logits_are_finite():
+    z = jnp.concatenate([jnp.asarray(TIED), jnp.zeros((1, 5))])
+    y, t = labels(z, 0), labels(z, 1)
+    for loss in (losses.dlr, losses.margin, lambda z, y: losses.dlr_targeted(z, y, t)):
+        gradient = jax.grad(lambda z, loss=loss: loss(z, y).sum())(z)
+        assert bool(jnp.isfinite(loss(z, y)).all()) and bool(jnp.isfinite(gradient).all())

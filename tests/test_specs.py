@@ -3,7 +3,8 @@
 import pytest
 
 from l2ljax.attacks import parse, parse_all
-from l2ljax.attacks.specs import PRESETS
+from l2ljax.attacks.autoattack import Budget
+from l2ljax.attacks.specs import PRESETS, Play
 
 EPS = 0.06
 
@@ -25,7 +26,7 @@ EPS = 0.06
 )
 def test_a_name_says_steps_size_start_loss_and_restarts(name, steps, step, start, loss, restarts):
     attack = parse(name)
-    (run,) = attack.runs
+    ((_, run),) = attack.parts
     assert attack.name == name
     assert (run.steps, run.start, run.loss, run.restarts) == (steps, start, loss, restarts)
     assert run.step_size(EPS) == pytest.approx(step)
@@ -33,7 +34,7 @@ def test_a_name_says_steps_size_start_loss_and_restarts(name, steps, step, start
 
 
 def test_pgm10_takes_the_papers_step_at_the_papers_radius():
-    assert parse("pgm10").runs[0].step_size(0.03) == pytest.approx(0.01)
+    assert parse("pgm10").parts[0][1].step_size(0.03) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -48,33 +49,82 @@ def test_pgm10_takes_the_papers_step_at_the_papers_radius():
 )
 def test_a_protocol_keeps_its_own_radius_and_step(name, steps, eps, step, start):
     attack = parse(name)
-    (run,) = attack.runs
+    ((_, run),) = attack.parts
     assert (run.steps, run.start, run.loss, run.restarts) == (steps, start, "ce", 1)
     assert attack.radius(EPS) == eps
     assert run.step_size(EPS) == run.step_size(eps) == step
 
 
 def test_clean_is_no_run_at_radius_zero():
-    assert parse("clean").runs == () and parse("clean").radius(EPS) == 0.0
+    assert parse("clean").parts == () and parse("clean").radius(EPS) == 0.0
+
+
+def parts(name):
+    return tuple(part for _, part in parse(name).parts)
 
 
 def test_a_union_is_the_runs_of_its_parts():
     union = parse("fgsm+pgm10x5+pgm20_margin")
     assert union.name == "fgsm+pgm10x5+pgm20_margin"
-    parts = (parse(part).runs for part in ("fgsm", "pgm10x5", "pgm20_margin"))
-    assert union.runs == sum(parts, ())
-    assert parse("clean+fgsm").runs == parse("fgsm").runs
+    assert [name for name, _ in union.parts] == ["fgsm", "pgm10x5", "pgm20_margin"]
+    assert parts(union.name) == parts("fgsm") + parts("pgm10x5") + parts("pgm20_margin")
+    assert [run.draw for run in union.runs(10)] == [0, 0, 1, 2, 3, 4, 0]
+    assert parts("clean+fgsm") == parts("fgsm")
     assert parse("clean+fgsm").radius(EPS) == EPS
 
 
 def test_selection_is_the_worst_of_two_losses():
-    assert parse("selection").runs == parse("pgm10+pgm10_margin").runs
+    assert parts("selection") == parts("pgm10+pgm10_margin")
+
+
+@pytest.mark.parametrize(
+    "name, runs",
+    [
+        ("autoattack", ["apgd-ce", *["apgd-t"] * 9, *["fab-t"] * 9, "square"]),
+        ("autoattack_quick", ["apgd-ce", *["apgd-t"] * 9]),
+        ("apgd_ce", ["apgd-ce"]),
+        ("apgd-dlr+square", ["apgd-dlr", "square"]),
+        ("fab-t", ["fab-t"] * 9),
+        ("cw100+cw_strict", ["cw100", "cw_strict"]),
+    ],
+)
+def test_the_cascade_has_a_run_per_target(name, runs):
+    assert [run.name for run in parse(name).runs(10)] == runs
+
+
+@pytest.mark.parametrize("classes, targets", [(2, 1), (3, 2), (8, 7), (10, 9), (100, 9)])
+def test_there_are_no_more_targets_than_other_classes(classes, targets):
+    assert len(parse("apgd-t").runs(classes)) == targets
+    assert len(parse("fab-t", budget=Budget(targets=4)).runs(classes)) == min(4, targets)
+
+
+def test_quick_is_a_bound_and_nothing_else_is():
+    assert parse("autoattack_quick").bounds == "autoattack"
+    assert {parse(name).bounds for name in ("autoattack", "pgm10", "apgd-ce")} == {None}
+
+
+def test_a_learned_attacker_is_found_by_whoever_knows_workdirs():
+    found = Play(None, 1.0)
+    attack = parse(
+        "learned:runs/a+pgm10", learned=lambda workdir: found._replace(cost=len(workdir))
+    )
+    assert [name for name, _ in attack.parts] == ["learned:runs/a", "pgm10"]
+    assert attack.parts[0][1].cost == len("runs/a")
+    with pytest.raises(ValueError, match="unknown attack 'learned:x'"):
+        parse("learned:x")
+
+
+def test_an_attack_without_an_l2_form_says_so():
+    with pytest.raises(ValueError, match="'cw_strict' has no l2 form: linf"):
+        parse("pgm10+cw_strict").check_norm("l2")
+    for name in ("pgm10", "autoattack", "cw100", "clean"):
+        parse(name).check_norm("l2")
 
 
 def test_a_union_of_different_radii_is_refused():
     with pytest.raises(ValueError, match="pgm10_v1.*different radii"):
         parse("pgm10+pgm10_v1")
-    assert len(parse("pgd10_l2l+pgd20_l2l").runs) == 2
+    assert len(parse("pgd10_l2l+pgd20_l2l").parts) == 2
 
 
 @pytest.mark.parametrize(
@@ -125,4 +175,4 @@ def test_a_list_is_joined_by_commas_and_keeps_its_order():
 
 
 def test_every_preset_can_be_asked_for_by_name():
-    assert [attack.runs for attack in parse_all(",".join(PRESETS))] == list(PRESETS.values())
+    assert [parts(attack.name) for attack in parse_all(",".join(PRESETS))] == list(PRESETS.values())

@@ -99,6 +99,18 @@ def test_a_short_run_learns(uninterrupted):
     assert max(line["val/clean"] for line in epochs) > 0.4
 
 
+def test_the_selected_checkpoint_can_be_checked_by_quick_autoattack(uninterrupted, capsys):
+    assert run(uninterrupted, "--select_check=16") == 0
+    assert "best: of 16 validation images" in capsys.readouterr().out
+    checks = json.loads((uninterrupted / "summary.json").read_text())["select_check"]
+    assert set(checks) == {"best", "best_ema"}
+    for check in checks.values():
+        assert 0 <= check["autoattack_quick"] <= 1 and check["images"] == 16
+    before = (uninterrupted / "summary.json").stat().st_mtime_ns
+    assert run(uninterrupted) == run(uninterrupted, "--select_check=16") == 0
+    assert (uninterrupted / "summary.json").stat().st_mtime_ns == before
+
+
 def test_a_second_call_only_prints(uninterrupted, capsys):
     before = (uninterrupted / "summary.json").stat().st_mtime_ns
     assert run(uninterrupted) == 0

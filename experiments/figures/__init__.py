@@ -3,12 +3,22 @@
     draw_run(workdir)    # curves.png and, for a method that learns, attacker.png
     draw_perturbations(path, x, {"PGM-10": delta}, y, predictions, eps=eps, class_names=names)
     draw_comparison(path, {"pgm": lines}, {"pgm": {"clean": (accuracy, low, high)}})
+    draw_transfer(path, report)    # what transfer.py writes
+    draw_robustness(path, {"pgm": curves}, title)    # what curves.py returns
 
 Needs matplotlib (extra: plots), so the scripts import this package only when they draw.
 """
 
 from figures.comparison import draw_comparison
+from figures.curves import draw_robustness
 from figures.run import draw_run
 from figures.sheet import draw_perturbations
+from figures.transfer import draw_transfer
 
-__all__ = ["draw_comparison", "draw_perturbations", "draw_run"]
+__all__ = [
+    "draw_comparison",
+    "draw_perturbations",
+    "draw_robustness",
+    "draw_run",
+    "draw_transfer",
+]

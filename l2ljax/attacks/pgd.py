@@ -1,10 +1,10 @@
-"""PGM/PGD as an attack on any classifier (equation 2; papers.md 4.6).
+"""PGM/PGD as an attack on any classifier (equation 2; papers.md 4.6), in the l_inf or the l2 ball.
 
     x_adv = pgd(rng, f, x, y, eps=8/255, steps=10, step_size=2/255, start="uniform", loss="ce")
 
 f maps images [B, H, W, C] in [0, 1] to logits. Give it as `jax.tree_util.Partial(apply, theta)`
-and another set of weights costs no new compilation. rng is one key, or one key per image. On CPU
-the steps are a Python loop over one compiled step: a loop inside would be many times slower there.
+and another set of weights costs no new compilation. rng is one key, or one key per image; `start`
+is a word or the perturbation itself, so that another program's random start can be replayed.
 """
 
 from collections.abc import Callable
@@ -12,34 +12,50 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
-from l2ljax.ball import STARTS, box, project
-from l2ljax.losses import cross_entropy, hinge, margin
+from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.ball import NORMS, PROJECT, STARTS, STARTS_L2, box, steepest
+from l2ljax.losses import cross_entropy, dlr, hinge, kl, margin
 from l2ljax.names import nearest
 from l2ljax.types import Array
 
-LOSSES = {"ce": cross_entropy, "margin": margin, "hinge": hinge}
-"""What the attack climbs."""
+LOSSES = {"ce": cross_entropy, "margin": margin, "hinge": hinge, "dlr": dlr}
+"""What the attack climbs, of logits and labels; `kl` climbs the distance to the clean output."""
 
 
-@partial(jax.jit, static_argnames="loss")
-def _step(f, x, y, delta, eps, step_size, loss):
-    u = jax.grad(lambda x: LOSSES[loss](f(x), y).sum())(x + delta)
-    return box(x, project(delta + step_size * jnp.sign(u), eps))
+@partial(jax.jit, static_argnames=("loss", "norm"))
+def _step(i, delta, f, x, target, eps, step_size, *, loss, norm):
+    def climbed(x):
+        return kl(target, f(x)) if loss == "kl" else LOSSES[loss](f(x), target)
+
+    u = jax.grad(lambda x: climbed(x).sum())(x + delta)
+    return box(x, PROJECT[norm](delta + step_size * steepest(u, norm), eps))
 
 
-@partial(jax.jit, static_argnames=("loss", "steps"))
-def _steps(f, x, y, delta, eps, step_size, loss, steps):
-    def body(_, delta):
-        return _step(f, x, y, delta, eps, step_size, loss)
-
-    return jax.lax.fori_loop(0, steps, body, delta)
+@partial(jax.jit, static_argnames=("start", "norm"))
+def _draw(rng, x, eps, start, norm):
+    return (STARTS_L2 if norm == "l2" else STARTS)[start](rng, x, eps)
 
 
-@partial(jax.jit, static_argnames="start")
-def _start(rng, x, eps, start):
-    return STARTS[start](rng, x, eps)
+@partial(jax.jit, static_argnames="norm")
+def _cut(delta, x, eps, norm):
+    return box(x, PROJECT[norm](delta, eps))
+
+
+def begin(rng: Array, x: Array, start: str | Array, *, eps: float, norm: str) -> Array:
+    """The delta an attack begins at: a word of `STARTS` or the array given, cut to ball and box."""
+    if norm not in NORMS:
+        raise ValueError(nearest("norm", norm, NORMS))
+    if isinstance(start, str):
+        if start not in STARTS:
+            raise ValueError(nearest("start", start, STARTS))
+        start = _draw(rng, x, eps, start, norm)
+    return _cut(jnp.asarray(start), x, eps, norm)
+
+
+@jax.jit
+def _log_softmax(f, x):
+    return jax.nn.log_softmax(f(x))
 
 
 def pgd(
@@ -51,22 +67,19 @@ def pgd(
     eps: float,
     steps: int,
     step_size: float,
-    start: str,
+    start: str | Array,
     loss: str,
+    norm: str = "linf",
 ) -> Array:
-    """x + delta after `steps` sign steps of size `step_size`, inside the eps-ball and the box."""
-    for kind, name, known in (("start", start, STARTS), ("loss", loss, LOSSES)):
-        if name not in known:
-            raise ValueError(nearest(kind, name, known))
-    f = f if isinstance(f, Partial) else Partial(f)
-    delta = _start(rng, x, eps, start)
-    if jax.default_backend() == "cpu":
-        for _ in range(steps):
-            delta = _step(f, x, y, delta, eps, step_size, loss)
-        return x + delta
-    return x + _steps(f, x, y, delta, eps, step_size, loss, steps)
-
-
-def fgsm(rng: Array, f: Callable[[Array], Array], x: Array, y: Array, *, eps: float) -> Array:
-    """x + eps sign(grad_x ell): one PGM step of size eps from zero."""
-    return pgd(rng, f, x, y, eps=eps, steps=1, step_size=eps, start="zero", loss="ce")
+    """x + delta after `steps` steps of length `step_size`, inside the eps-ball and the box."""
+    if loss not in (known := [*LOSSES, "kl"]):
+        raise ValueError(nearest("loss", loss, known))
+    if loss == "kl" and isinstance(start, str) and start == "zero":
+        raise ValueError(
+            "loss 'kl' has no gradient at the image itself: start elsewhere than 'zero'"
+        )
+    f, x = classifier(f), jnp.asarray(x)
+    delta = begin(rng, x, start, eps=eps, norm=norm)
+    target = _log_softmax(f, x) if loss == "kl" else y
+    args = (f, x, target, eps, step_size)
+    return x + iterate(_step, delta, *args, steps=steps, loss=loss, norm=norm)

@@ -1,22 +1,34 @@
-"""Attacks by name: `clean`, `fgsm`, `pgm10`, `pgm100x5`, `pgm10_margin`, the presets, and unions.
+"""Attacks by name: what `--attacks=` takes. Every name becomes runs over the standing images.
 
-    pgmT        zero start, step eps/3 for T <= 10 and 2.5 eps/T above (the paper: 0.01 at 0.03)
-    pgmTxR      uniform start, R restarts, the worst of them for every image
-    ..._margin  the same with the margin loss in place of cross-entropy
-    a+b         the worst of a and b for every image
-    selection   pgm10+pgm10_margin, by which training selects its checkpoint
+    clean, fgsm             no attack; one step of size eps
+    pgmT                    zero start, step eps/3 for T <= 10 and 2.5 eps/T above (0.01 at 0.03)
+    pgmTxR                  uniform start, R restarts, the worst of them for every image
+    ..._margin              the same with the margin loss in place of cross-entropy (_dlr, _kl too)
+    apgd-ce apgd-dlr apgd-t fab-t square        the parts of AutoAttack
+    autoattack, autoattack_quick                all four; apgd-ce and apgd-t alone (upper bound)
+    cw100, cw_strict        Carlini and Wagner's margin, by PGM, and their own method
+    learned:WORKDIR         that run's trained attacker phi
+    a+b                     the worst of a and b for every image
+    selection               pgm10+pgm10_margin, by which training selects its checkpoint
 
 A preset that names its protocol's radius (papers.md 4.6) is run at that radius.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS, Budget, plan
+from l2ljax.attacks.cascade import Run
+from l2ljax.attacks.cw import cw_margin, cw_strict
+from l2ljax.attacks.pgd import pgd
+from l2ljax.ball import NORMS
 from l2ljax.names import nearest
 
 
-class Run(NamedTuple):
-    """Runs of PGM on every image that still stands; eps None: the evaluation's own radius."""
+class Pgm(NamedTuple):
+    """PGM with restarts; eps None: the evaluation's own radius."""
 
     steps: int
     step: float
@@ -30,59 +42,159 @@ class Run(NamedTuple):
         """The step on the [0, 1] scale."""
         return self.step * eps if self.relative else self.step
 
+    def runs(self, name: str, classes: int) -> list[Run]:
+        """One run per restart; a restart has the same draws in every attack."""
+
+        def play(rng, f, x, y, *, eps, norm):
+            return pgd(
+                rng,
+                f,
+                x,
+                y,
+                eps=eps,
+                steps=self.steps,
+                step_size=self.step_size(eps),
+                start=self.start,
+                loss=self.loss,
+                norm=norm,
+            )
+
+        cost = 3.0 * self.steps
+        return [Run(name, play, restart, self.eps, cost) for restart in range(self.restarts)]
+
+
+class Parts(NamedTuple):
+    """Attacks of AutoAttack, in this order."""
+
+    names: tuple[str, ...]
+    budget: Budget
+    eps: float | None = None
+
+    def runs(self, name: str, classes: int) -> list[Run]:
+        """Named by their own names, so that the accuracy after each can be shown."""
+        return plan(self.names, self.budget, classes)
+
+
+class Play(NamedTuple):
+    """Any other attack: play(rng, f, x, y, *, eps, norm) -> x_adv, once."""
+
+    play: Callable
+    cost: float
+    eps: float | None = None
+    norms: tuple[str, ...] = ("linf",)
+
+    def runs(self, name: str, classes: int) -> list[Run]:
+        """The one run."""
+        return [Run(name, self.play, cost=self.cost)]
+
+
+Part = Pgm | Parts | Play
+
 
 class Attack(NamedTuple):
-    """A name and its runs; no run at all is the clean accuracy."""
+    """A name and its parts, each with its own name; no part at all is the clean accuracy.
+
+    An accuracy under it is an upper bound on another attack's, `bounds`, where that is not None.
+    """
 
     name: str
-    runs: tuple[Run, ...]
+    parts: tuple[tuple[str, Part], ...]
+    bounds: str | None = None
+
+    def runs(self, classes: int) -> list[Run]:
+        """What a cascade plays."""
+        return [run for name, part in self.parts for run in part.runs(name, classes)]
+
+    def check_norm(self, norm: str) -> None:
+        """A ValueError if a part of it knows another ball only."""
+        for name, part in self.parts:
+            if isinstance(part, Play) and norm not in part.norms:
+                raise ValueError(f"attack {name!r} has no {norm} form: {', '.join(part.norms)}")
 
     def radius(self, eps: float) -> float:
         """The radius this attack uses when the evaluation is at eps."""
-        return self.runs[0].eps or eps if self.runs else 0.0
+        return self.parts[0][1].eps or eps if self.parts else 0.0
 
 
-PRESETS: dict[str, tuple[Run, ...]] = {
+PRESETS: dict[str, tuple[Part, ...]] = {
     "clean": (),
-    "fgsm": (Run(1, 1.0, "zero"),),
+    "fgsm": (Pgm(1, 1.0, "zero"),),
     # What a checkpoint is selected by: either loss alone can be fooled.
-    "selection": (Run(10, 1 / 3, "zero"), Run(10, 1 / 3, "zero", "margin")),
-    "pgm10_v1": (Run(10, 0.01, "zero", eps=0.03, relative=False),),
-    "pgd10_l2l": (Run(10, 0.003, "uniform", eps=0.031, relative=False),),
-    "pgd20_l2l": (Run(20, 0.003, "uniform", eps=0.031, relative=False),),
-    "pgd100_l2l": (Run(100, 0.003, "uniform", eps=0.031, relative=False),),
-    "pgd50_10": (Run(50, 0.25, "uniform", restarts=10),),
-    "pgd20_madry": (Run(20, 2 / 255, "uniform", eps=8 / 255, relative=False),),
+    "selection": (Pgm(10, 1 / 3, "zero"), Pgm(10, 1 / 3, "zero", "margin")),
+    "pgm10_v1": (Pgm(10, 0.01, "zero", eps=0.03, relative=False),),
+    "pgd10_l2l": (Pgm(10, 0.003, "uniform", eps=0.031, relative=False),),
+    "pgd20_l2l": (Pgm(20, 0.003, "uniform", eps=0.031, relative=False),),
+    "pgd100_l2l": (Pgm(100, 0.003, "uniform", eps=0.031, relative=False),),
+    "pgd50_10": (Pgm(50, 0.25, "uniform", restarts=10),),
+    "pgd20_madry": (Pgm(20, 2 / 255, "uniform", eps=8 / 255, relative=False),),
 }
 
-_PGM = re.compile(r"pgm(?P<steps>[1-9]\d*)(x(?P<restarts>[1-9]\d*))?(?P<margin>_margin)?")
+AUTO = {"autoattack": "standard", "autoattack_quick": "quick"}
+"""The cascades and their versions."""
+
+FORMS = [*PRESETS, *AUTO, *PARTS, "cw100", "cw_strict", "pgm10", "pgm100x5", "pgm10_margin"]
+"""Every name, and examples of the patterns."""
+
+_PGM = re.compile(
+    r"pgm(?P<steps>[1-9]\d*)(x(?P<restarts>[1-9]\d*))?(_(?P<loss>margin|dlr|kl|hinge))?"
+)
+
+CW_STEPS = 100
+"""Of the paper's CW attack (papers.md 4.7)."""
 
 
-def parse(name: str) -> Attack:
-    """The attack of that name, or a ValueError that says the nearest one."""
-    runs: list[Run] = []
-    for part in name.split("+"):
-        if part in PRESETS:
-            runs += PRESETS[part]
-            continue
-        match = _PGM.fullmatch(part)
-        if match is None:
-            raise ValueError(
-                nearest("attack", part, [*PRESETS, "pgm10", "pgm100x5", "pgm10_margin"])
-            )
-        steps = int(match["steps"])
-        step = 1 / 3 if steps <= 10 else 2.5 / steps
-        start = "zero" if match["restarts"] is None else "uniform"
-        loss = "margin" if match["margin"] else "ce"
-        runs.append(Run(steps, step, start, loss, int(match["restarts"] or 1)))
-    if len({run.eps for run in runs}) > 1:
+def _cw_margin(rng, f, x, y, *, eps, norm):
+    step_size = 2.5 * eps / CW_STEPS
+    return cw_margin(
+        rng, f, x, y, eps=eps, steps=CW_STEPS, step_size=step_size, start="uniform", norm=norm
+    )
+
+
+def _parts(name: str, budget: Budget, learned: Callable[[str], Part] | None) -> tuple[Part, ...]:
+    official = name.replace("_", "-")
+    if name in PRESETS:
+        return PRESETS[name]
+    if name in AUTO:
+        return (Parts(VERSIONS[AUTO[name]], budget),)
+    if official in PARTS:
+        return (Parts((official,), budget),)
+    if name == "cw100":
+        return (Play(_cw_margin, 3.0 * CW_STEPS, norms=NORMS),)
+    if name == "cw_strict":
+        return (Play(partial(cw_strict, steps=budget.cw_steps), 3.0 * budget.cw_steps),)
+    kind, colon, workdir = name.partition(":")
+    if kind == "learned" and colon and learned is not None:
+        return (learned(workdir),)
+    match = _PGM.fullmatch(name)
+    if match is None:
+        raise ValueError(nearest("attack", name, FORMS + ["learned:WORKDIR"] * bool(learned)))
+    steps, loss = int(match["steps"]), match["loss"] or "ce"
+    # The KL to the clean output has no gradient at the clean image itself.
+    start = "zero" if match["restarts"] is None and loss != "kl" else "uniform"
+    step = 1 / 3 if steps <= 10 else 2.5 / steps
+    return (Pgm(steps, step, start, loss, int(match["restarts"] or 1)),)
+
+
+def parse(
+    name: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
+) -> Attack:
+    """The attack of that name, or a ValueError that says the nearest one.
+
+    `learned` finds the attacker of a workdir; without it `learned:` is no attack.
+    """
+    names = name.split("+")
+    parts = tuple((word, part) for word in names for part in _parts(word, budget, learned))
+    if len({part.eps for _, part in parts}) > 1:
         raise ValueError(f"attack {name!r} joins runs of different radii")
-    return Attack(name, tuple(runs))
+    return Attack(name, parts, bounds="autoattack" if name == "autoattack_quick" else None)
 
 
-def parse_all(names: str) -> list[Attack]:
+def parse_all(
+    names: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
+) -> list[Attack]:
     """A comma-separated list of attacks."""
-    attacks = [parse(name.strip()) for name in names.split(",") if name.strip()]
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    attacks = [parse(name, budget=budget, learned=learned) for name in given]
     if not attacks:
         raise ValueError("no attack named; try clean,fgsm,pgm10,pgm100x5")
     return attacks

@@ -5,7 +5,8 @@ order = epoch_order(seed, epoch, rollbacks, len(data.y_train))
 x, y = take_batch(rng, x_train, y_train, order, i, batch_size=128, augment=data.augment)
 """
 
-from l2ljax.data.batches import epoch_order, scale, take_batch
+from l2ljax.ball import scale
+from l2ljax.data.batches import epoch_order, take_batch
 from l2ljax.data.dataset import DataError, Dataset
 from l2ljax.data.loading import load
 from l2ljax.data.table import DATASETS

@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from l2ljax.ball import per_image
+from l2ljax.ball import per_image, scale
 from l2ljax.names import nearest
 from l2ljax.types import Array
 
@@ -43,13 +42,6 @@ def epoch_order(seed: int, epoch: int, rollbacks: int, n: int) -> Array:
     for part in (ORDER, rollbacks, epoch):
         key = jax.random.fold_in(key, part)
     return jax.random.permutation(key, n).astype(jnp.int32)
-
-
-def scale(x: Array) -> Array:
-    """Pixels as float32 in [0, 1]: uint8 times float32(1/255), floats as they are."""
-    if x.dtype == jnp.uint8:
-        return x.astype(jnp.float32) * np.float32(1 / 255)
-    return x.astype(jnp.float32)
 
 
 def take_batch(

@@ -1,0 +1,267 @@
+"""Auto-PGD (Croce and Hein 2020, arXiv 2003.01690, section 3), untargeted and targeted.
+
+    x_adv = apgd(rng, f, x, y, eps=8/255, steps=100, loss="ce")                 # or "dlr"
+    x_adv = apgd_targeted(rng, f, x, y, eps=8/255, steps=100, rank=2)           # rank 2 .. 10
+    x_adv = apgd(rng, f, x, y, eps=0.5, steps=100, loss="dlr", norm="l2", start=delta)
+    x_adv = apgd(rng, noisy, x, y, eps=8/255, steps=100, loss="ce", eot=20)     # noisy(x, key)
+
+PGD with momentum. The step of every image starts at 2 eps and halves at check points where its loss
+rose too seldom or its best has not moved; the image then goes on from its best iterate. Three
+readings are those of the authors' code: *at most* rho k rises halve the step, the first step's loss
+is a rise when it is above 0, and the momentum's previous iterate is not taken back to the best.
+
+The one surprising thing: SETTLE iterates after its fall it is settled what an image returns, so a
+batch may stop early and no image depends on how long its mates stand. The authors' code returns the
+last misclassified iterate of all; which images fall is the same. With `eot` it takes the loss and
+the prediction from the last draw; here they are means, as the gradient is.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.ball import NORMS, PROJECT, TINY, box, per_image, size
+from l2ljax.inner_loop import repeat
+from l2ljax.losses import cross_entropy, dlr, dlr_targeted
+from l2ljax.names import nearest
+from l2ljax.types import Array, Tree
+
+LOSSES = {"ce": cross_entropy, "dlr": dlr}
+"""What the untargeted attack climbs, of logits and labels."""
+
+_CLIMBED = LOSSES | {"targeted": dlr_targeted}
+
+RHO = 0.75
+"""The share of iterations that must raise the loss for the step to stay as it is."""
+
+MOMENTUM = 0.75
+"""Weight of the new step; 1 - MOMENTUM is that of the move before it (the paper's alpha)."""
+
+SETTLE = 10
+"""A fallen image returns the last misclassified of this many iterates, the first one included."""
+
+
+class _State(NamedTuple):
+    delta: Array
+    before: Array  # the momentum's previous iterate
+    u: Array  # input gradient at delta
+    best: Array  # the iterate of highest loss, its gradient and its loss
+    best_u: Array
+    best_loss: Array
+    step_size: Array
+    loss: Array
+    rises: Array  # of the loss, since the last check point
+    checked: Array  # best_loss at the last check point
+    halved: Array  # at the last check point
+    adversarial: Array
+    fallen: Array  # iterates since the first misclassified one, itself included; 0: it stands
+
+
+def windows(steps: int) -> list[int]:
+    """How many steps the check after step i = 1 .. steps looks back on; 0 where there is none.
+
+    The first window is 0.22 of all steps, each next one 0.03 shorter, none below 0.06.
+    """
+    window, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    checks, i = [0] * (steps + 1), window
+    while i <= steps:
+        checks[i] = window
+        window = max(window - shorter, least)
+        i += window
+    return checks
+
+
+def _mean(g: Callable[..., Tree], noise: Array, eot: int) -> Tree:
+    """The mean of g(key) over eot keys drawn from noise; g() itself when eot is 0."""
+    if not eot:
+        return g()
+    keys = jax.random.split(noise, eot)
+    zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(g, keys[0]))
+
+    def add(carry):
+        i, total = carry
+        return i + 1, jax.tree.map(jnp.add, total, g(keys[i]))
+
+    return jax.tree.map(lambda total: total / eot, repeat(add, (jnp.array(0), zero), eot)[1])
+
+
+def _wrong(logits, y):
+    """NaN is no class: such an image still stands."""
+    return (logits.argmax(-1) != y) & ~jnp.isnan(logits).any(-1)
+
+
+def _unit(u, norm):
+    """sign(u), or u / |u|_2; an image whose gradient is NaN stays where it is."""
+    u = jnp.sign(u) if norm == "linf" else u / (size(u, "l2") + TINY)
+    return jnp.where(jnp.isnan(u), 0, u)
+
+
+def _pick(mask, a, b):
+    return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+@partial(jax.jit, static_argnames=("loss", "norm", "eot"))
+def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
+    """Step i; step 0 finds u = 0 and no momentum, so that it looks at the start itself."""
+
+    def inside(delta):
+        return box(x, PROJECT[norm](delta, eps))
+
+    def climbed(x_adv, *key):
+        logits = f(x_adv, *key)
+        value = _CLIMBED[loss](logits, *labels)
+        return value.sum(), (value, logits)
+
+    a = jnp.where(i > 1, jnp.asarray(MOMENTUM, x.dtype), 1)
+    z = inside(s.delta + s.step_size * _unit(s.u, norm))
+    delta = inside(s.delta + a * (z - s.delta) + (1 - a) * (s.delta - s.before))
+
+    look = partial(jax.grad(climbed, has_aux=True), x + delta)
+    u, (value, logits) = _mean(look, jax.random.fold_in(noise, i), eot)
+    value = jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    wrong = _wrong(logits, labels[0])
+    fallen = jnp.where(wrong | (s.fallen > 0), s.fallen + 1, 0)
+    better = value > s.best_loss
+    best, best_u = _pick(better, delta, s.best), _pick(better, u, s.best_u)
+    best_loss = jnp.where(better, value, s.best_loss)
+
+    rises = s.rises + (value > s.loss)
+    check = checks[i] > 0
+    stuck = ~s.halved & (s.checked >= best_loss)
+    halve = check & ((rises <= RHO * checks[i]) | stuck)
+    return _State(
+        delta=_pick(halve, best, delta),
+        before=s.delta,
+        u=_pick(halve, best_u, u),
+        best=best,
+        best_u=best_u,
+        best_loss=best_loss,
+        step_size=_pick(halve, s.step_size / 2, s.step_size),
+        loss=jnp.where(i > 0, value, 0),  # the authors' table of losses begins after the start
+        rises=jnp.where(check, 0, rises),
+        checked=jnp.where(check, best_loss, s.checked),
+        halved=jnp.where(check, halve, s.halved),
+        adversarial=_pick(wrong & (fallen <= SETTLE), delta, s.adversarial),
+        fallen=fallen,
+    )
+
+
+def _settled(s: _State) -> Array:
+    return (s.fallen >= SETTLE).all()
+
+
+@partial(jax.jit, static_argnames="eot")
+def _clean(f, x, noise, *, eot):
+    return _mean(partial(f, x), noise, eot)
+
+
+@jax.jit
+def _ranked(logits, rank):
+    return jax.lax.top_k(logits, logits.shape[-1])[1][:, rank - 1]
+
+
+@partial(jax.jit, static_argnames="norm")
+def _boundary(keys, x, eps, norm):
+    """eps t / |t|, with t from U(-1, 1) in the l_inf ball and from N(0, 1) in the l2 ball."""
+    sample = partial(jax.random.uniform, minval=-1.0) if norm == "linf" else jax.random.normal
+    t = jax.vmap(lambda key: sample(key, x.shape[1:], x.dtype))(keys)
+    return eps * t / (size(t, norm) + TINY)
+
+
+@partial(jax.jit, static_argnames="norm")
+def _begin(x, delta, lost, eps, norm):
+    """Nothing known yet but the start, and which images were lost before it."""
+    delta = box(x, PROJECT[norm](jnp.asarray(delta, x.dtype), eps))
+    zero, none = jnp.zeros_like(x), jnp.zeros(len(x), int)
+    low = jnp.full(len(x), -jnp.inf, x.dtype)
+    return _State(
+        delta=delta,
+        before=delta,
+        u=zero,
+        best=delta,
+        best_u=zero,
+        best_loss=low,
+        step_size=jnp.full_like(size(x, norm), 2 * eps),
+        loss=-low,
+        rises=none,
+        checked=low,
+        halved=jnp.ones(len(x), bool),
+        adversarial=zero,
+        fallen=jnp.where(lost, SETTLE, none),
+    )
+
+
+@jax.jit
+def _found(x, s: _State) -> Array:
+    return x + _pick(s.fallen > 0, s.adversarial, s.best)
+
+
+def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
+    if norm not in NORMS:
+        raise ValueError(nearest("norm", norm, NORMS))
+    f, x, y = classifier(f), jnp.asarray(x), jnp.asarray(y)
+    keys = jax.vmap(jax.random.split)(per_image(rng, len(x)))
+    noise = keys[0, 1]
+    clean = _clean(f, x, jax.random.fold_in(noise, steps + 1), eot=eot)
+    labels = (y,)
+    if rank is not None:
+        classes = clean.shape[-1]
+        if not 2 <= rank <= classes:
+            raise ValueError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
+        labels = (y, _ranked(clean, rank))
+    delta = _boundary(keys[:, 0], x, eps, norm) if start is None else jnp.asarray(start)
+    s = _begin(x, delta, _wrong(clean, y), eps, norm)
+    args = (f, x, labels, eps, jnp.asarray(windows(steps)), noise)
+    settings = {"loss": loss, "norm": norm, "eot": eot}
+    return _found(x, iterate(_step, s, *args, steps=steps + 1, done=_settled, **settings))
+
+
+def apgd(
+    rng: Array,
+    f: Callable[..., Array],
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    steps: int,
+    loss: str,
+    norm: str = "linf",
+    start: Array | None = None,
+    eot: int = 0,
+) -> Array:
+    """The misclassified iterate of `steps` steps up the loss; if none, the one of highest loss.
+
+    `start` is a perturbation [B, H, W, C], None a random point on the boundary of the ball. An
+    image that f gets wrong comes back as it is. With `eot`, f is called as f(x, key), and its
+    logits, loss and gradient are means over that many keys, drawn from the first image's key.
+    """
+    if loss not in LOSSES:
+        raise ValueError(nearest("loss", loss, LOSSES))
+    settings = {"eps": eps, "steps": steps, "norm": norm, "start": start, "eot": eot}
+    return _attack(rng, f, x, y, loss=loss, rank=None, **settings)
+
+
+def apgd_targeted(
+    rng: Array,
+    f: Callable[..., Array],
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    steps: int,
+    rank: int,
+    norm: str = "linf",
+    start: Array | None = None,
+    eot: int = 0,
+) -> Array:
+    """The same up the targeted DLR loss, towards the class that is `rank`-th in f(x); 1 is the top.
+
+    A rank below 2 or above the number of classes is an error: the caller says how many to try.
+    """
+    settings = {"eps": eps, "steps": steps, "norm": norm, "start": start, "eot": eot}
+    return _attack(rng, f, x, y, loss="targeted", rank=rank, **settings)

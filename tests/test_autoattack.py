@@ -1,0 +1,207 @@
+"""The cascade of AutoAttack: what it promises whatever the classifier, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from l2ljax.attacks import Budget, autoattack
+from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS
+
+KEY = jax.random.key(3)
+EPS = 0.08
+SHORT = Budget(apgd_steps=10, fab_steps=8, targets=3, square_queries=40, eot=4)
+SETTINGS = {"eps": EPS, "batch_size": 16, "budget": SHORT}
+
+
+def weights(classes=5, seed=0):
+    a, b = jax.random.split(jax.random.key(seed))
+    return {
+        "a": jax.random.normal(a, (16, 12)) / 2,
+        "b": jax.random.normal(b, (12, classes)),
+    }
+
+
+def logits(theta, x):
+    return jnp.tanh((x.reshape(len(x), -1) - 0.5) @ theta["a"]) @ theta["b"]
+
+
+def labelled(n=40, classes=5):
+    """Images, labels of which every eighth is wrong, and the classifier."""
+    f = Partial(logits, weights(classes))
+    x = np.array(jax.random.uniform(jax.random.key(9), (n, 4, 4, 1)))
+    y = np.array(f(x).argmax(-1))
+    y[::8] = (y[::8] + 1) % classes
+    return f, x, y
+
+
+def test_the_versions_are_the_official_ones():
+    assert VERSIONS["standard"] == ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert VERSIONS["rand"] == ("apgd-ce", "apgd-dlr")
+    assert OFFICIAL[:5] == (100, 100, 9, 5000, 20)
+
+
+@pytest.mark.parametrize("norm, eps", [("linf", EPS), ("l2", 0.25)])
+def test_an_image_is_robust_if_every_attack_fails(norm, eps):
+    f, x, y = labelled()
+    result = autoattack(KEY, f, x, y, **SETTINGS | {"norm": norm, "eps": eps})
+    right = np.asarray(f(x).argmax(-1)) == y
+    assert list(result.accuracy) == ["clean", *VERSIONS["standard"]]
+    accuracies = list(result.accuracy.values())
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[0] == right.mean()
+    assert accuracies[-1] == result.robust.mean() and 0 < accuracies[-1] < accuracies[0]
+    assert (result.robust <= right).all() and result.refused == 0
+    fooled = np.asarray(f(result.x_adv).argmax(-1)) != y
+    np.testing.assert_array_equal(fooled, ~result.robust)
+    unmoved = result.robust | ~right
+    np.testing.assert_array_equal(result.x_adv[unmoved], x[unmoved])
+    delta = (result.x_adv - x).reshape(len(x), -1)
+    length = np.abs(delta).max(1) if norm == "linf" else np.linalg.norm(delta, axis=1)
+    assert length.max() <= eps + 1e-6 and 0 <= result.x_adv.min() and result.x_adv.max() <= 1
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_attack_alone_beats_chance_and_not_the_cascade(name):
+    f, x, y = labelled()
+    alone = autoattack(KEY, f, x, y, attacks=[name], **SETTINGS)
+    assert list(alone.accuracy) == ["clean", name] and alone.version == name
+    assert alone.robust.mean() < alone.accuracy["clean"] - 0.1
+    first = autoattack(KEY, f, x, y, attacks=[name, "apgd-ce"], **SETTINGS)
+    assert (first.robust <= alone.robust).all() and first.accuracy[name] == alone.robust.mean()
+
+
+def test_quick_is_called_quick():
+    f, x, y = labelled()
+    quick = autoattack(KEY, f, x, y, version="quick", **SETTINGS)
+    whole = autoattack(KEY, f, x, y, **SETTINGS)
+    assert (quick.version, whole.version) == ("quick", "standard")
+    assert list(quick.accuracy) == ["clean", "apgd-ce", "apgd-t"]
+    assert (whole.robust <= quick.robust).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8])
+def test_few_classes_will_do_and_are_told(classes):
+    f, x, y = labelled(24, classes)
+    result = autoattack(KEY, f, x, y, **SETTINGS | {"budget": SHORT._replace(targets=9)})
+    assert 0 < result.robust.mean() < result.accuracy["clean"]
+    assert any(line.startswith(f"{classes} classes") for line in result.warnings)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_batch_size_changes_nothing(batch_size):
+    f, x, y = labelled(20)
+    reference = autoattack(KEY, f, x, y, **SETTINGS)
+    other = autoattack(KEY, f, x, y, **SETTINGS | {"batch_size": batch_size})
+    assert other.accuracy == reference.accuracy
+    np.testing.assert_array_equal(other.robust, reference.robust)
+
+
+def test_a_model_that_is_never_right_and_one_that_always_stands():
+    f, x, y = labelled(8)
+    wrong = (np.asarray(f(x).argmax(-1)) + 1) % 5
+    never = autoattack(KEY, f, x, wrong, **SETTINGS)
+    assert not never.robust.any() and set(never.accuracy.values()) == {0.0}
+    always = autoattack(KEY, lambda x: jnp.eye(5)[jnp.zeros(len(x), int)], x, y * 0, **SETTINGS)
+    assert always.robust.all() and (always.x_adv == x).all()
+
+
+def test_two_sets_of_weights_are_one_trace():
+    traces = []
+
+    def counted(theta, x):
+        traces.append(x.shape)
+        return logits(theta, x)
+
+    _, x, y = labelled(20)
+    autoattack(KEY, Partial(counted, weights()), x, y, **SETTINGS)
+    once = len(traces)
+    for n in (20, 3, 17):
+        autoattack(KEY, Partial(counted, weights(seed=n)), x[:n], y[:n], **SETTINGS)
+    assert len(traces) == once > 0 and {shape[0] for shape in traces} == {16}
+
+
+def test_an_interrupted_attack_goes_on_where_it_was():
+    f, x, y = labelled()
+    states = []
+    whole = autoattack(
+        KEY, f, x, y, on_progress=lambda s: states.append(jax.tree.map(np.array, s)), **SETTINGS
+    )
+    assert len(states) > 10
+    for state in states[:: len(states) // 4]:
+        rest = autoattack(KEY, f, x, y, state=state, **SETTINGS)
+        assert rest.accuracy == whole.accuracy
+        np.testing.assert_array_equal(rest.x_adv, whole.x_adv)
+
+
+def test_bytes_are_pixels_too():
+    f, x, _ = labelled(20)
+    x = (255 * x).round().astype(np.uint8)
+    y = np.array(f(x / np.float32(255)).argmax(-1))
+    result = autoattack(KEY, f, x, y, **SETTINGS)
+    same = autoattack(KEY, f, x * np.float32(1 / 255), y, **SETTINGS)
+    np.testing.assert_array_equal(result.robust, same.robust)
+    assert result.x_adv.dtype == np.float32 and result.accuracy["clean"] == 1
+
+
+def noisy(theta, x, key):
+    return logits(theta, x) + 0.3 * jax.random.normal(key, (len(x), 5))
+
+
+def test_a_random_classifier_is_attacked_on_average():
+    f, x, y = labelled(24)
+    result = autoattack(KEY, Partial(noisy, weights()), x, y, version="rand", **SETTINGS)
+    assert list(result.accuracy) == ["clean", "apgd-ce", "apgd-dlr"]
+    plain = autoattack(KEY, f, x, y, attacks=["apgd-ce", "apgd-dlr"], **SETTINGS)
+    assert abs(result.robust.mean() - plain.robust.mean()) < 0.2
+    assert 0 < result.robust.mean() < result.accuracy["clean"]
+    with pytest.raises(ValueError, match=r"square cannot attack a classifier f\(x, rng\)"):
+        autoattack(
+            KEY, Partial(noisy, weights()), x, y, version="rand", attacks=["square"], **SETTINGS
+        )
+
+
+def good():
+    f, x, y = labelled(6)
+    return {"f": f, "x": x, "y": y, **SETTINGS}
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"version": "standart"}, "unknown version 'standart': did you mean 'standard'"),
+        ({"attacks": ["apgd"]}, "unknown attack 'apgd': did you mean 'apgd-"),
+        ({"norm": "l1"}, "unknown norm 'l1'"),
+        ({"eps": 0.0}, "eps=0.0 is outside"),
+        ({"eps": 8}, "eps=8 is outside"),
+        ({"eps": np.nan}, "eps=nan is outside"),
+        ({"x": np.full((6, 4, 4, 1), 1.1)}, r"images must lie in \[0, 1\]; they lie in \[1.1"),
+        ({"x": np.full((6, 4, 4, 1), -1e-4)}, r"they lie in \[-0.0001"),
+        ({"x": np.full((6, 4, 4, 1), np.nan)}, "they lie in .nan"),
+        ({"x": np.zeros((6, 16))}, r"images \[N, H, W, C\], N > 0; it is \[6, 16\]"),
+        ({"x": np.zeros((0, 4, 4, 1)), "y": np.zeros(0, int)}, "N > 0"),
+        ({"x": np.zeros((6, 4, 4, 1), int)}, "uint8, or float in .0, 1.; it is int64"),
+        ({"y": np.zeros(5, int)}, r"6 integer labels; it is \[5\]"),
+        ({"y": np.zeros(6)}, r"6 integer labels; it is \[6\] float64"),
+        ({"y": np.full(6, 5)}, r"labels lie in 5..5, and f has 5 classes"),
+        ({"y": np.full(6, -1)}, "labels lie in -1..-1"),
+        ({"f": lambda x: x}, r"f\(x\) must be logits"),
+        ({"f": lambda x: x.mean((1, 2, 3))}, r"f\(x\) must be logits"),
+        ({"f": lambda x: x.reshape(len(x), -1).sum(0)[None]}, r"f\(x\) must be logits"),
+        ({"f": lambda x: x.reshape(len(x), -1) * jnp.nan}, "NaN or infinite for 6 of the first 6"),
+        ({"batch_size": 0}, "batch_size=0 must be positive"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(wrong, words):
+    given = good() | wrong
+    f, x, y = (given.pop(name) for name in "fxy")
+    with pytest.raises(ValueError, match=words) as info:
+        autoattack(KEY, f, x, y, **given)
+    assert len(str(info.value).splitlines()) == 1
+
+
+def test_pixels_within_rounding_of_the_box_pass():
+    f, x, y = labelled(6)
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = -5e-7, 1 + 5e-7
+    result = autoattack(KEY, f, x, y, attacks=["apgd-ce"], **SETTINGS)
+    assert result.refused == 0
