@@ -11,7 +11,7 @@ from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS
 
 KEY = jax.random.key(3)
 EPS = 0.08
-SHORT = Budget(apgd_steps=10, fab_steps=8, targets=3, square_queries=40, eot=4)
+SHORT = Budget(apgd_steps=10, fab_steps=8, targets=3, square_queries=40, eot=2)
 SETTINGS = {"eps": EPS, "batch_size": 16, "budget": SHORT}
 
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.attacks.outcome import check_rank, choose, class_of_rank, fooled
 from l2ljax.ball import NORMS, PROJECT, TINY, box, per_image, size
 from l2ljax.inner_loop import repeat
 from l2ljax.losses import cross_entropy, dlr, dlr_targeted
@@ -89,19 +90,10 @@ def _mean(g: Callable[..., Tree], noise: Array, eot: int) -> Tree:
     return jax.tree.map(lambda total: total / eot, repeat(add, (jnp.array(0), zero), eot)[1])
 
 
-def _wrong(logits, y):
-    """NaN is no class: such an image still stands."""
-    return (logits.argmax(-1) != y) & ~jnp.isnan(logits).any(-1)
-
-
 def _unit(u, norm):
-    """sign(u), or u / |u|_2; an image whose gradient is NaN stays where it is."""
+    """sign(u), or u / |u|_2; where that is NaN, no move."""
     u = jnp.sign(u) if norm == "linf" else u / (size(u, "l2") + TINY)
     return jnp.where(jnp.isnan(u), 0, u)
-
-
-def _pick(mask, a, b):
-    return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
 
 @partial(jax.jit, static_argnames=("loss", "norm", "eot"))
@@ -122,12 +114,11 @@ def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
 
     look = partial(jax.grad(climbed, has_aux=True), x + delta)
     u, (value, logits) = _mean(look, jax.random.fold_in(noise, i), eot)
-    value = jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    wrong = _wrong(logits, labels[0])
+    wrong = fooled(logits, labels[0])
     fallen = jnp.where(wrong | (s.fallen > 0), s.fallen + 1, 0)
     better = value > s.best_loss
-    best, best_u = _pick(better, delta, s.best), _pick(better, u, s.best_u)
+    best, best_u = choose(better, delta, s.best), choose(better, u, s.best_u)
     best_loss = jnp.where(better, value, s.best_loss)
 
     rises = s.rises + (value > s.loss)
@@ -135,18 +126,18 @@ def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
     stuck = ~s.halved & (s.checked >= best_loss)
     halve = check & ((rises <= RHO * checks[i]) | stuck)
     return _State(
-        delta=_pick(halve, best, delta),
+        delta=choose(halve, best, delta),
         before=s.delta,
-        u=_pick(halve, best_u, u),
+        u=choose(halve, best_u, u),
         best=best,
         best_u=best_u,
         best_loss=best_loss,
-        step_size=_pick(halve, s.step_size / 2, s.step_size),
+        step_size=choose(halve, s.step_size / 2, s.step_size),
         loss=jnp.where(i > 0, value, 0),  # the authors' table of losses begins after the start
         rises=jnp.where(check, 0, rises),
         checked=jnp.where(check, best_loss, s.checked),
         halved=jnp.where(check, halve, s.halved),
-        adversarial=_pick(wrong & (fallen <= SETTLE), delta, s.adversarial),
+        adversarial=choose(wrong & (fallen <= SETTLE), delta, s.adversarial),
         fallen=fallen,
     )
 
@@ -158,11 +149,6 @@ def _settled(s: _State) -> Array:
 @partial(jax.jit, static_argnames="eot")
 def _clean(f, x, noise, *, eot):
     return _mean(partial(f, x), noise, eot)
-
-
-@jax.jit
-def _ranked(logits, rank):
-    return jax.lax.top_k(logits, logits.shape[-1])[1][:, rank - 1]
 
 
 @partial(jax.jit, static_argnames="norm")
@@ -198,7 +184,7 @@ def _begin(x, delta, lost, eps, norm):
 
 @jax.jit
 def _found(x, s: _State) -> Array:
-    return x + _pick(s.fallen > 0, s.adversarial, s.best)
+    return x + choose(s.fallen > 0, s.adversarial, s.best)
 
 
 def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
@@ -210,12 +196,10 @@ def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
     clean = _clean(f, x, jax.random.fold_in(noise, steps + 1), eot=eot)
     labels = (y,)
     if rank is not None:
-        classes = clean.shape[-1]
-        if not 2 <= rank <= classes:
-            raise ValueError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
-        labels = (y, _ranked(clean, rank))
+        check_rank(rank, clean.shape[-1])
+        labels = (y, class_of_rank(clean, rank))
     delta = _boundary(keys[:, 0], x, eps, norm) if start is None else jnp.asarray(start)
-    s = _begin(x, delta, _wrong(clean, y), eps, norm)
+    s = _begin(x, delta, fooled(clean, y), eps, norm)
     args = (f, x, labels, eps, jnp.asarray(windows(steps)), noise)
     settings = {"loss": loss, "norm": norm, "eot": eot}
     return _found(x, iterate(_step, s, *args, steps=steps + 1, done=_settled, **settings))

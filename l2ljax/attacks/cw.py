@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.attacks.outcome import choose, fooled
 from l2ljax.attacks.pgd import begin
 from l2ljax.ball import PROJECT, box, size, steepest
 from l2ljax.losses import margin
@@ -45,12 +46,12 @@ def _margin_step(i, s, f, x, y, eps, step_size, kappa, *, norm):
 
     (_, m), u = jax.value_and_grad(climbed, has_aux=True)(s.delta)
     delta = box(x, PROJECT[norm](s.delta + step_size * steepest(u, norm), eps))
-    return Best(delta, _choose(m > s.margin, s.delta, s.best), jnp.fmax(m, s.margin))
+    return Best(delta, choose(m > s.margin, s.delta, s.best), jnp.fmax(m, s.margin))
 
 
 @jax.jit
 def _last(f, x, y, s):
-    return x + _choose(margin(f(x + s.delta), y) > s.margin, s.delta, s.best)
+    return x + choose(margin(f(x + s.delta), y) > s.margin, s.delta, s.best)
 
 
 def cw_margin(
@@ -118,25 +119,12 @@ class Search(NamedTuple):
 @jax.jit
 def _setup(f, x, y):
     m, count = jnp.zeros_like(x), jnp.zeros(len(x), jnp.int32)
-    tau, done = jnp.ones(len(x), x.dtype), _fooled(f(x), y)
+    tau, done = jnp.ones(len(x), x.dtype), fooled(f(x), y)
     return Search(x, _origin(x), m, jax.vmap(ADAM.init)(m), tau, count, count, done)
 
 
 def _origin(x: Array) -> Array:
     return jnp.arctanh(INSIDE * (2 * x - 1))
-
-
-def _fooled(logits: Array, y: Array) -> Array:
-    return (logits.argmax(-1) != y) & ~jnp.isnan(logits).any(-1)
-
-
-def _choose(which: Array, a: Tree, b: Tree) -> Tree:
-    """a for the images where `which` holds, b for the others."""
-
-    def leaf(a, b):
-        return jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(leaf, a, b)
 
 
 @jax.jit
@@ -148,25 +136,25 @@ def _strict_step(i, s, f, x, y, eps):
         logits = f(image)
         excess = jax.nn.relu(jnp.abs(image - x) - s.tau[:, None, None, None])
         loss = c * jax.nn.relu(-margin(logits, y)) + excess.sum((1, 2, 3))
-        return loss.sum(), (loss, image, _fooled(logits, y))
+        return loss.sum(), (loss, image, fooled(logits, y))
 
-    (_, (loss, image, fooled)), u = jax.value_and_grad(objective, has_aux=True)(s.m)
+    (_, (loss, image, wrong)), u = jax.value_and_grad(objective, has_aux=True)(s.m)
     update, adam = jax.vmap(ADAM.update)(u, s.adam)
     largest = size(image - x, "linf")[:, 0, 0, 0]
-    hit = fooled & (largest < eps)
-    solved = fooled & ~hit & (loss < ABORT * c)
+    hit = wrong & (largest < eps)
+    solved = wrong & ~hit & (loss < ABORT * c)
     spent = ~solved & (s.iteration + 1 == ITERATIONS)
 
     # A solution is where the next tau begins, with a fresh variable; c goes on where it was.
     tau = jnp.where(solved, SHRINK * jnp.minimum(s.tau, largest), s.tau)
-    origin = _choose(solved, _origin(image), s.origin)
+    origin = choose(solved, _origin(image), s.origin)
     zero = jnp.zeros_like(s.m)
-    m, adam = _choose(solved, (zero, jax.vmap(ADAM.init)(zero)), (s.m + update, adam))
+    m, adam = choose(solved, (zero, jax.vmap(ADAM.init)(zero)), (s.m + update, adam))
     k = s.k + spent
     iteration = jnp.where(solved | spent, 0, s.iteration + 1)
     done = hit | (tau <= LEAST_TAU) | (k == len(CONSTANTS))
-    moved = Search(_choose(hit, image, s.x_adv), origin, m, adam, tau, k, iteration, done)
-    return _choose(s.done, s, moved)
+    moved = Search(choose(hit, image, s.x_adv), origin, m, adam, tau, k, iteration, done)
+    return choose(s.done, s, moved)
 
 
 def _finished(s: Search) -> Array:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from l2ljax.attacks.hyperplane import least_move
 from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.attacks.outcome import check_rank, class_of_rank, fooled
 from l2ljax.ball import NORMS, box, size
 from l2ljax.names import nearest
 from l2ljax.types import Array
@@ -46,11 +47,6 @@ class _State(NamedTuple):
     norm: Array
 
 
-def _wrong(logits, y):
-    """NaN is no class: such an image still stands."""
-    return (logits.argmax(-1) != y) & ~jnp.isnan(logits).any(-1)
-
-
 def _moves(x, delta, w, gap, norm):
     """To the hyperplane <w, d> = gap at x + delta: the least move from there, and that from x."""
     w = w.reshape(len(x), -1)
@@ -71,7 +67,7 @@ def _step(i, s: _State, f, x, y, target, *, norm):
     alpha = jnp.minimum(a / (a + b), ALPHA_MAX)
     delta = box(x, (1 - alpha) * (s.delta + ETA * here) + alpha * ETA * there)
 
-    wrong = _wrong(f(x + delta), y).reshape(-1, 1, 1, 1)
+    wrong = fooled(f(x + delta), y).reshape(-1, 1, 1, 1)
     found = size(delta, norm)  # where a gradient was NaN, so is this, and never the smallest
     better = wrong & (found < s.norm)
     return _State(
@@ -89,8 +85,8 @@ def _clean(f, x):
 @jax.jit
 def _begin(logits, x, y, rank, start):
     """The class of that rank; and a state in which lost images have found norm 0 already."""
-    target = jax.lax.top_k(logits, logits.shape[-1])[1][:, rank - 1]
-    norm = jnp.where(_wrong(logits, y), 0, jnp.inf).astype(x.dtype)
+    target = class_of_rank(logits, rank)
+    norm = jnp.where(fooled(logits, y), 0, jnp.inf).astype(x.dtype)
     return target, _State(box(x, start), jnp.zeros_like(x), norm.reshape(-1, 1, 1, 1))
 
 
@@ -122,9 +118,7 @@ def fab_targeted(
         raise ValueError(nearest("norm", norm, NORMS))
     f, x, y = classifier(f), jnp.asarray(x), jnp.asarray(y)
     logits = _clean(f, x)
-    classes = logits.shape[-1]
-    if not 2 <= rank <= classes:
-        raise ValueError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
+    check_rank(rank, logits.shape[-1])
     start = jnp.zeros_like(x) if start is None else jnp.asarray(start, x.dtype)
     target, s = _begin(logits, x, y, rank, start)
     return _found(x, iterate(_step, s, f, x, y, target, steps=steps, norm=norm), eps)

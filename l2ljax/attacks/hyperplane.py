@@ -36,7 +36,7 @@ def least_move(t: Array, w: Array, gap: Array, norm: str) -> Array:
         free = lam * v < room
         left = jnp.abs(gap) - jnp.where(free, 0, a * room).sum(-1, keepdims=True)
         slope = jnp.where(free, a * v, 0).sum(-1, keepdims=True)
-        root = jnp.where(slope > 0, left / jnp.where(slope > 0, slope, 1), jnp.finfo(t.dtype).max)
+        root = left / jnp.where(slope > 0, slope, jnp.inf)
         return jnp.maximum(lam, root)  # rounding takes no pixel back, so it ends
 
     zero = jnp.zeros_like(gap * a[..., :1])
