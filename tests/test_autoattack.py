@@ -110,7 +110,8 @@ def test_two_sets_of_weights_are_one_trace():
     traces = []
 
     def counted(theta, x):
-        traces.append(x.shape)
+        if isinstance(x, jax.core.Tracer):
+            traces.append(x.shape)
         return logits(theta, x)
 
     _, x, y = labelled(20)
@@ -205,3 +206,30 @@ def test_pixels_within_rounding_of_the_box_pass():
     x[0, 0, 0, 0], x[1, 0, 0, 0] = -5e-7, 1 + 5e-7
     result = autoattack(KEY, f, x, y, attacks=["apgd-ce"], **SETTINGS)
     assert result.refused == 0
+
+
+def warned(f, n=12):
+    _, x, y = labelled(n)
+    result = autoattack(KEY, f, x, y, attacks=["apgd-dlr"], **SETTINGS)
+    return " ".join(result.warnings)
+
+
+def test_what_the_official_suite_warns_of_is_told():
+    theta = weights()
+    rng = np.random.default_rng(0)
+    cases = {
+        "random": lambda x: logits(theta, x) + rng.normal(size=5),
+        "probabilities": lambda x: jax.nn.softmax(logits(theta, x)),
+        "gradient of exactly zero": lambda x: logits(theta, jax.lax.stop_gradient(x)),
+    }
+    for words, f in cases.items():
+        assert words in warned(f)
+    assert warned(Partial(logits, theta)) == ""
+
+
+def test_square_is_watched():
+    """A classifier without a gradient falls to Square alone, and that is said."""
+    theta, (_, x, y) = weights(), labelled()
+    result = autoattack(KEY, lambda x: logits(theta, jnp.round(20 * x) / 20), x, y, **SETTINGS)
+    assert result.accuracy["square"] < result.accuracy["fab-t"]
+    assert any("Square lowered the accuracy by" in line for line in result.warnings)
