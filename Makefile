@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test lint install clean
+.PHONY: run test lint crosscheck install clean
 .DELETE_ON_ERROR:
 
 run: install
@@ -17,6 +17,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The attacks beside the official AutoAttack in torch; not part of `make test`, which skips it.
+crosscheck: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,plots,crosscheck]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/crosscheck
 
 install: $(STAMP)
 

@@ -1,0 +1,62 @@
+"""Finished parts of a long measurement, kept under a key made of everything they depend on."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Kept:
+    """Finished parts: `part(key, make)` is what make() returned, now or in an earlier run."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+
+    def part(self, label: str, key: Sequence[Any], make: Callable[[], dict[str, Any]]):
+        """Arrays and numbers by name; `seconds` is what they took when they were made."""
+        digest = hashlib.sha256(json.dumps([label, *map(str, key)]).encode()).hexdigest()[:16]
+        path = self.folder / f"{label.replace(' ', '_')}-{digest}.npz"
+        if not path.exists():
+            began = time.perf_counter()
+            made = make()
+            made["seconds"] = time.perf_counter() - began
+            partial = path.with_suffix(".partial.npz")
+            np.savez_compressed(partial, **made)
+            os.replace(partial, path)
+            print(f"{label}: {made['seconds']:.0f} s", flush=True)
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+
+
+DECIDE = (
+    *(f"attacks/{name}.py" for name in ("apgd", "fab", "hyperplane", "square", "square_l2")),
+    *(f"attacks/{name}.py" for name in ("autoattack", "cascade", "loop", "outcome")),
+    "ball.py",
+    "inner_loop.py",
+    "losses.py",
+)
+"""The modules of the package that decide what our four attacks do."""
+
+
+@functools.cache
+def sources() -> str:
+    """What our attacks are made of when first asked: a change makes their parts anew.
+
+    A changed comment is no change.
+    """
+    package = pathlib.Path(__file__).resolve().parents[2] / "l2ljax"
+    trees = [ast.dump(ast.parse((package / name).read_text())) for name in DECIDE]
+    return hashlib.sha256("".join(trees).encode()).hexdigest()
+
+
+def version() -> str:
+    """Of the official attacks."""
+    return importlib.metadata.version("pyautoattack")
