@@ -54,7 +54,7 @@ FLAGS = [
     Flag("images", str, "test images, one number per run, joined by commas, or one for all", "500"),
     Flag("chance_images", int, "at most so many of them, rightly classified, without chance", 500),
     Flag("models", str, "what the official attacks run on: twin, bridge or both", "twin"),
-    Flag("seeds", int, "seeds of the official cascade", 5),
+    Flag("seeds", int, "seeds of the official cascade, at least 2", 5),
     Flag("batch_size", int, "images per batch of the cascades", 250),
     Flag("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
     Flag("cache", str, "folder of finished parts", "runs/agreement"),
@@ -126,9 +126,9 @@ def settle(given: dict[str, Any]) -> dict[str, Any]:
                 raise UsageError(nearest(f"--{name}", word, known))
     if "l2" in options["norms"] and not options["eps_l2"]:
         raise UsageError("--eps_l2=RADIUS,... is needed, or --norms=linf")
-    for name in ("chance_images", "seeds", "batch_size"):
-        if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+    for name, least in (("chance_images", 1), ("seeds", 2), ("batch_size", 1)):
+        if options[name] < least:
+            raise UsageError(f"--{name}={options[name]} must be at least {least}")
     options["workdirs"] = options["workdirs"].split(",")
     runs = len(options["workdirs"])
     options["images"] = _numbers(options["images"], "images", runs)

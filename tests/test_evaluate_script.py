@@ -213,3 +213,21 @@ def test_what_is_no_attacker_is_refused(workdir, plain, tmp_path, capsys):
     ):
         assert words in refused(run(workdir, out, *flags), capsys)
     assert not out.exists()
+
+
+def test_curves_and_the_masking_report_end_in_the_json(workdir, multistep, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out.json"
+    flags = ["--attacks=clean", "--num_examples=24", "--curves", "--masking_report", *SHORT]
+    more = [f"--siblings={multistep}", "--response_epochs=1"]
+    assert run(workdir, out, *flags, *more) == 0
+    said = capsys.readouterr().out
+    written = json.loads(out.read_text())
+    assert {"robustness.png", "surface.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert written["curves"]["images"] == 24
+    checks = {check["name"] for check in written["masking"]["checks"]}
+    assert {"zero_gradient", "transfer", "own_attacker", "best_response"} <= checks
+    assert f"verdict: {written['masking']['verdict']}" in said
+    refusal = refused(run(workdir, out, *flags, "--norm=l2", "--eps=1"), capsys)
+    assert "--masking_report looks at the l_inf ball" in refusal
+    assert "nowhere is no run" in refused(run(workdir, out, *flags, "--siblings=nowhere"), capsys)

@@ -19,7 +19,17 @@ TIERS = (
     ("solvers",),
     ("attacks", "bilevel", "methods"),
     ("__init__",),
-    ("checkpoint", "data", "diagnostics", "evaluate", "manifest", "progress", "reader", "record"),
+    (
+        "checkpoint",
+        "data",
+        "diagnostics",
+        "evaluate",
+        "manifest",
+        "masking",
+        "progress",
+        "reader",
+        "record",
+    ),
 )
 """From the bottom up; a module imports from its own tier and from those above it in this list."""
 

@@ -5,12 +5,14 @@
     draw_comparison(path, {"pgm": lines}, {"pgm": {"clean": (accuracy, low, high)}})
     draw_transfer(path, report)    # what transfer.py writes
     draw_robustness(path, {"pgm": curves}, title)    # what curves.py returns
+    draw_surfaces(path, {"": surface}, title, eps=eps, names=names)    # of l2ljax.masking
 
 Needs matplotlib (extra: plots), so the scripts import this package only when they draw.
 """
 
 from figures.comparison import draw_comparison
 from figures.curves import draw_robustness
+from figures.masking import draw_surfaces
 from figures.run import draw_run
 from figures.sheet import draw_perturbations
 from figures.transfer import draw_transfer
@@ -20,5 +22,6 @@ __all__ = [
     "draw_perturbations",
     "draw_robustness",
     "draw_run",
+    "draw_surfaces",
     "draw_transfer",
 ]
