@@ -2,12 +2,10 @@
 
 import numpy as np
 
+from l2ljax.attacks.checks import SUMS_TO_ONE
 from l2ljax.masking.limits import LIMITS
 from l2ljax.masking.subject import Subject, outputs
 from l2ljax.masking.verdict import Check, judge
-
-SUMS_TO_ONE = 1e-5
-"""Of the official suite's check."""
 
 
 def probabilities(s: Subject) -> Check:
