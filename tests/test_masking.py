@@ -45,7 +45,7 @@ from l2ljax.masking.transfer import transfer
 from l2ljax.masking.zero_gradient import zero_gradient
 from l2ljax.solvers import grad_l2l
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
-from masking_page import written
+from masking_page import choose, halves, written
 
 EPS = 0.12
 KEY = jax.random.key(0)
@@ -282,6 +282,24 @@ def test_the_limits_are_those_of_the_calibration():
     path = pathlib.Path(__file__).parent.parent / "results" / "masking.json"
     chosen = json.loads(path.read_text())["limits"]
     assert {name: written(limit) for name, limit in LIMITS.items()} == chosen
+
+
+def record(net, kind, number, strong=50.0):
+    """What the calibration keeps of a net, with one check."""
+    check = {"name": "black_box", "number": number, "why": "", "images": 9}
+    accuracy = {"fgsm": 70.0, "pgm10": 55.0}
+    kept = {"net": net, "kind": kind, "accuracy": accuracy, "strong": strong, "fresh": False}
+    return kept | {"checks": [check]}
+
+
+def test_only_honest_nets_raise_a_limit_and_those_that_pgm_flatters_are_none():
+    low = choose([record("a", "honest", 0.0)], 250)["black_box"]
+    high = choose([record("a", "honest", 4.0)], 250)["black_box"]
+    assert (low.suspect, low.masked) == (0.2, 2.0) and (high.suspect, high.masked) == (0.2, 8.0)
+    others = [record("b", "disguised", 40.0), record("c", "honest", 40.0, strong=46.0)]
+    assert choose([record("a", "honest", 0.0), *others], 250)["black_box"] == low
+    nets = [record(name, "honest", 0.0) for name in "abc"] + [record("d", "disguised", 9.0)]
+    assert halves(nets) == {"a": "choosing", "b": "held out", "c": "choosing", "d": "choosing"}
 
 
 def test_two_sets_of_weights_are_one_trace_and_survivors_cost_none(net, plain):
