@@ -38,7 +38,7 @@ from l2ljax.ball import NORMS, scale
 from l2ljax.data import load
 from l2ljax.names import nearest
 from official.gates import judge_cascades, misses
-from official.kept import Kept, sources
+from official.kept import Kept, Unfinished, sources
 from official.page import page
 from options import Flag, UsageError, defaults, fraction, run_main
 from runtime import cache_folder, describe, prepare
@@ -57,6 +57,7 @@ FLAGS = [
     Flag("seeds", int, "seeds of the official cascade, at least 2", 5),
     Flag("batch_size", int, "images per batch of the cascades", 250),
     Flag("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
+    Flag("finished", bool, "report what is finished in --cache and measure nothing", False),
     Flag("cache", str, "folder of finished parts", "runs/agreement"),
     Flag("out", str, "path of the report without its ending", "runs/autoattack_agreement"),
     Flag("data_dir", str, "where the data sets lie; the user's cache folder"),
@@ -154,20 +155,29 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
     nets = [open_net(workdir, options["which"], eps, n, data_dir) for workdir, eps, n in each]
     if len({net.name for net in nets}) < len(nets):
         nets = [net._replace(name=f"{net.name} {i}") for i, net in enumerate(nets, 1)]
-    kept = Kept(pathlib.Path(options["cache"]))
+    kept = Kept(pathlib.Path(options["cache"]), only=options["finished"])
     kept.folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(net, norm) for net in nets for norm in options["norms"]]
-    return {
+    report: dict[str, Any] = {
         "nets": {net.name: net.about | {"eps": net.eps} for net in nets},
         "parity": [row for net in nets for row in parity(net)],
-        "without_chance": [
-            row
-            for net, norm in pairs
-            for via in options["models"]
-            for row in without_chance(net, norm, via, options, kept)
-        ],
-        "cascade": [free_running(net, norm, options, kept) for net, norm in pairs],
+        "without_chance": [],
+        "cascade": [],
+        "unfinished": [],
     }
+    pairs = [(net, norm) for net in nets for norm in options["norms"]]
+    for net, norm in pairs:
+        for via in options["models"]:
+            try:
+                for row in without_chance(net, norm, via, options, kept):
+                    report["without_chance"].append(row)
+            except Unfinished as part:
+                report["unfinished"].append(str(part))
+    for net, norm in pairs:
+        try:
+            report["cascade"].append(free_running(net, norm, options, kept))
+        except Unfinished as part:
+            report["unfinished"].append(str(part))
+    return report
 
 
 def agree(given: dict[str, Any]) -> int:
@@ -180,7 +190,7 @@ def agree(given: dict[str, Any]) -> int:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "pyautoattack")}
     report["made_with"] = describe() | versions
     report["options"] = {name: options[name] for name in ("budget", "seeds", "batch_size")}
-    places = ("data_dir", "cache", "compilation_cache")
+    places = ("data_dir", "cache", "compilation_cache", "finished")
     report["command"] = "python benchmarks/agreement.py " + " ".join(
         shlex.quote(f"--{name}={value}") for name, value in given.items() if name not in places
     )

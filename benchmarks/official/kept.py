@@ -14,17 +14,26 @@ from typing import Any
 import numpy as np
 
 
-class Kept:
-    """Finished parts: `part(key, make)` is what make() returned, now or in an earlier run."""
+class Unfinished(LookupError):
+    """A part that no run has finished yet; the message is its label."""
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
+
+class Kept:
+    """Finished parts: `part(key, make)` is what make() returned, now or in an earlier run.
+
+    With `only`, nothing is made: a part that is not there is Unfinished.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, only: bool = False):
+        self.folder, self.only = folder, only
 
     def part(self, label: str, key: Sequence[Any], make: Callable[[], dict[str, Any]]):
         """Arrays and numbers by name; `seconds` is what they took when they were made."""
         digest = hashlib.sha256(json.dumps([label, *map(str, key)]).encode()).hexdigest()[:16]
         path = self.folder / f"{label.replace(' ', '_')}-{digest}.npz"
         if not path.exists():
+            if self.only:
+                raise Unfinished(label)
             began = time.perf_counter()
             made = make()
             made["seconds"] = time.perf_counter() - began

@@ -186,11 +186,11 @@ def free_running(net: Net, norm: str, options: dict[str, Any], kept: Kept) -> di
         return {"x_adv": result.x_adv, "robust": result.robust, "accuracy": after}
 
     label = f"{net.name} {norm} cascade"
-    mine = kept.part(f"{label} ours", (*theirs, sources()), own)
     runs = [
         kept.part(f"{label} official seed {seed}", theirs, lambda seed=seed: official(seed))
         for seed in range(options["seeds"])
     ]
+    mine = kept.part(f"{label} ours", (*theirs, sources()), own)
     fell = ~mine["robust"] & ours.right(net.f, net.x, net.y)
     return {
         "net": net.name,

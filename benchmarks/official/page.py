@@ -43,7 +43,7 @@ def page(report: dict[str, Any]) -> str:
         f"{_percent(gates.ALLOWANCE)}.",
         markdown(_judged(report["judged"])),
     ]
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def _percent(share: float) -> str:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from official import gates
-from official.kept import Kept
+from official.kept import Kept, Unfinished
 from official.page import page
 
 
 def test_the_extra_is_installed_or_the_rest_of_this_folder_is_left_out():
-    pytest.importorskip("torch", reason="pip install -e '.[crosscheck]'")
-    pytest.importorskip("pyautoattack", reason="pip install -e '.[crosscheck]'")
+    for name in ("torch", "pyautoattack", "foolbox"):
+        pytest.importorskip(name, reason="pip install -e '.[crosscheck]'")
 
 
 def flags(n, *fallen):
@@ -103,6 +103,7 @@ def report(**changes):
         "without_chance": [alone],
         "cascade": [free],
         "judged": gates.judge_cascades([free]),
+        "unfinished": [],
     }
 
 
@@ -158,3 +159,11 @@ def test_a_finished_part_is_not_made_again_and_another_key_makes_another(tmp_pat
     kept.part("a part", ["k", 0.2], make)
     assert len(made) == 2 and (again["x_adv"] == first["x_adv"]).all()
     assert again["seconds"] == first["seconds"]
+
+
+def test_what_is_not_finished_is_not_met(tmp_path):
+    with pytest.raises(Unfinished, match="digits pgm linf square"):
+        Kept(tmp_path, only=True).part("digits pgm linf square", [], dict)
+    lines = gates.misses(report() | {"unfinished": ["digits pgm linf square"]})
+    assert lines == ["not measured yet: digits pgm linf square and what follows it"]
+    assert gates.judge_cascades([]) == []
