@@ -85,8 +85,8 @@ class Result(NamedTuple):
     """What is left: adversarial images, which images stand, accuracy after each attack.
 
     x_adv holds the image itself where none was found. `version` says what was run; a `quick`
-    accuracy is an upper bound. `warnings` are the lines of `checks`; `refused` counts claims that
-    left the ball or the box, were not finite, or did not survive true float32.
+    accuracy is an upper bound. `warnings` are the lines of `checks`; `refused` counts images that
+    true float32 misclassifies but that left the ball or the box or were not finite.
     """
 
     x_adv: np.ndarray
