@@ -33,9 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import config as configuration
-from game import make_game
+from game import load_data, make_game
 from l2ljax.ball import NORMS, scale
-from l2ljax.data import load
 from l2ljax.names import nearest
 from official.gates import judge_cascades, misses
 from official.kept import Kept, Unfinished, sources
@@ -75,7 +74,7 @@ def open_net(
 
     path = pathlib.Path(workdir)
     config = configuration.read(path)
-    data = load(config["dataset"], data_dir=data_dir, val_size=config["val_size"])
+    data = load_data(config, data_dir)
     game = make_game(config, data)
     if not config["model"].startswith("wrn"):
         raise UsageError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")

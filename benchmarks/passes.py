@@ -1,25 +1,56 @@
-"""The passes a training step needs at least (papers.md 1.8), and what the paper measured.
+"""The passes a training step needs at least (papers.md 1.8, 2.1, 3.8), and the paper's times.
 
-F forward, I backward to the input alone, B full backward, of the classifier; f and b are the
-attacker's. In forwards F = I = 1 and B = 2, so that Plain's step is 3.
+F forward, I backward to the input alone, B full backward, D the derivative of an input gradient by
+theta (a double backward pass), all of the classifier; f and b are the attacker's. In forwards
+F = I = 1, B = 2 and D = 4, so that Plain's step is 3. D goes back through F and through I, each
+time to the weights and to what came before.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from l2ljax.methods import METHODS, mixed
+from l2ljax.methods import METHODS
 
-PASSES: dict[str, Callable[[int], tuple[int, int]]] = {
-    "plain": lambda steps: (0, 0),
-    "fgsm": lambda steps: (1, 0),
-    "pgm": lambda steps: (steps, 0),
-    "naive_l2l": lambda steps: (0, 1),
-    "grad_l2l": lambda steps: (1, 1),
-    "two_step_l2l": lambda steps: (2, 2),
-    "multistep_l2l": lambda steps: (steps, steps),
-    "kstep_l2l": lambda steps: (steps, steps),
+
+class Needs(NamedTuple):
+    """What an inner problem needs: input gradients, calls of the attacker, and the rarer things."""
+
+    gradients: int
+    calls: int = 0
+    forwards: int = 0  # without a way back
+    doubles: int = 0  # D, with the training loss's own
+
+
+FORWARD = 1, 1, 2, 4
+"""F, I, B and D in forwards."""
+
+PASSES: dict[str, Callable[[int], Needs]] = {
+    "plain": lambda steps: Needs(0),
+    "fgsm": lambda steps: Needs(1),
+    "pgm": lambda steps: Needs(steps),
+    "naive_l2l": lambda steps: Needs(0, 1),
+    "grad_l2l": lambda steps: Needs(1, 1),
+    "two_step_l2l": lambda steps: Needs(2, 2),
+    "multistep_l2l": lambda steps: Needs(steps, steps),
+    "kstep_l2l": lambda steps: Needs(steps, steps),
+    "grad_l2l_trades": lambda steps: Needs(1, 1),
+    "two_step_l2l_trades": lambda steps: Needs(2, 2),
+    # The partners' features, and phi's own loss at the end.
+    "grad_l2l_interp": lambda steps: Needs(2, 1, forwards=1),
+    "two_step_l2l_interp": lambda steps: Needs(3, 2, forwards=1),
+    # The gradient at the last point is phi's alone.
+    "rnn_adv": lambda steps: Needs(steps + 1, steps),
+    "rnn_trades": lambda steps: Needs(steps + 1, steps, forwards=1),
+    "trades": lambda steps: Needs(steps, forwards=1),
+    "fast_bat": lambda steps: Needs(2, doubles=1),
+    "fast_at": lambda steps: Needs(1),
+    "n_fgsm": lambda steps: Needs(1),
+    "grad_align": lambda steps: Needs(2, doubles=1),
+    "pgd2": lambda steps: Needs(2),
+    "pgd10": lambda steps: Needs(10),
+    "apgd10": lambda steps: Needs(10, forwards=1),
 }
-"""What an inner problem of so many steps needs: input gradients, calls of the attacker."""
+"""What a step of each method needs besides the pass of its training loss."""
 
 PAPER = {
     ("plain", ""): 1.00,
@@ -36,15 +67,17 @@ PAPER = {
 
 
 def count_passes(config: dict[str, Any]) -> dict[str, int]:
-    """How often a step of this configuration needs each of F, I, B, f and b."""
+    """How often a step of this configuration needs each of F, I, B, D, f and b."""
     row = METHODS[config["method"]]
-    gradients, calls = PASSES[config["method"]](config["inner_steps"] or 0)
-    outer = 2 if row.train_loss is mixed and config["clean_mix"] else 1
+    needs = PASSES[config["method"]](config["inner_steps"] or 0)
+    outer = 2 if config["clean_mix"] or "trades_beta" in row.takes else 1
     ascents = config["phi_steps"] if row.learns and config["order"] == "alternating" else 0
+    gradients, calls, forwards, doubles = needs
     return {
-        "F": (1 + ascents) * gradients + outer + ascents,
+        "F": (1 + ascents) * (gradients + forwards + outer),
         "I": (1 + ascents) * gradients + ascents,
         "B": outer,
+        "D": doubles,
         "f": (1 + ascents) * calls,
         "b": (ascents or 1) * calls,
     }
@@ -57,7 +90,7 @@ def write_out(passes: dict[str, int]) -> str:
 
 def floor(passes: dict[str, int]) -> float:
     """The classifier's passes in Plain steps; the attacker's come on top."""
-    return (passes["F"] + passes["I"] + 2 * passes["B"]) / 3
+    return sum(n * passes[name] for name, n in zip("FIBD", FORWARD, strict=True)) / 3
 
 
 def paper_ratio(config: dict[str, Any]) -> float | None:

@@ -179,12 +179,12 @@ def show(results: dict[str, dict[str, Any]]) -> str:
 
 
 def alike(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """One game for all, not the recipe tuned for each: only start and steps are the row's."""
-    row = METHODS.get(method)
-    own = {"attacker_start": row.start, "inner_steps": row.inner_steps} if row else {}
-    own = {name: value for name, value in own.items() if value is not None}
+    """One game for all, not the recipe tuned for each: only what makes the method is its own."""
     small = {"model": "wrn-10-2", "attacker_width": 0.125}
-    return configuration.resolve(base.FLAGS | small | own | settings | {"method": method})
+    flags = base.FLAGS | small | base.METHOD.get(method, {})
+    takes = METHODS[method].takes if method in METHODS else ()
+    flags = {n: v for n, v in flags.items() if n not in configuration.OWN or n in takes}
+    return configuration.resolve(flags | settings | {"method": method})
 
 
 def bench(given: dict[str, Any]) -> int:

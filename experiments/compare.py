@@ -41,6 +41,8 @@ FLAGS = [
     Flag("out", str, "path of the report without its ending", "results/digits"),
     Flag("search", str, "folder of experiments/search.py's records, for the report", ""),
     Flag("flags", str, "further flags of every training run, as '--epochs=5 --model=mlp'", ""),
+    Flag("num_examples", int, "attack only the first so many test images"),
+    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
     Flag("draws", int, "draws of the bootstrap", 10_000),
 ]
 
@@ -71,7 +73,9 @@ def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any])
     flags = [f"--method={method}", f"--dataset={options['dataset']}", f"--seeds={seed}"]
     flags += [f"--recipe={options['recipe']}"] if options["recipe"] else []
     flags += shlex.split(options["flags"])
-    code = train.main([*flags, f"--workdir={workdir}", "--final_attacks=clean", "--noplots"])
+    data = [f"--data_dir={options['data_dir']}"] if options["data_dir"] else []
+    flags += [*data, f"--workdir={workdir}", "--final_attacks=clean", "--noplots"]
+    code = train.main(flags)
     if code:
         return code, None
     summary = json.loads((workdir / "summary.json").read_text())
@@ -80,7 +84,8 @@ def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any])
     tested = workdir / "evaluation.json"
     if not tested.exists():
         flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
-        code = evaluate.main(flags)
+        some = options["num_examples"]
+        code = evaluate.main([*flags, *data, *([f"--num_examples={some}"] if some else [])])
         if code:
             return code, None
     return 0, {"summary": summary, "evaluation": json.loads(tested.read_text())}
@@ -100,6 +105,11 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         rows[method] = {
             "accuracy": accuracy,
             "seconds": [run["summary"]["seconds"]["train"] for run in of],
+            "ms_per_step": [
+                1e3 * run["summary"]["seconds"]["train"] / run["summary"]["steps"]["last"]
+                for run in of
+            ],
+            "overfitted": sum(bool(run["summary"]["overfitting"]) for run in of),
             "which": [run["evaluation"]["which"] for run in of],
             "flags": of[0]["evaluation"]["config"],
         }
@@ -114,6 +124,7 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         rows[method]["gap"] = [float(gap.mean()), float(low), float(high)]
         rows[method]["time"] = float(seconds / np.median(rows[options["against"]]["seconds"]))
     changed = {f.name: options[f.name] for f in FLAGS if options[f.name] not in (None, "")}
+    changed.pop("data_dir", None)
     command = "python experiments/compare.py " + " ".join(
         shlex.quote(f"--{name}={value}") for name, value in changed.items()
     )
@@ -152,14 +163,16 @@ def _search(folder: str, methods: Sequence[str]) -> dict[str, Any]:
 
 def _page(report: dict[str, Any]) -> str:
     last, against = report["attacks"][-1], report["against"]
-    header = ["method", *report["attacks"], f"{last} minus {against}", "training", "time"]
-    lines = [header]
+    header = ["method", *report["attacks"], f"{last} minus {against}"]
+    lines = [[*header, "training", "time", "ms per step", "overfitted"]]
     for method, row in report["rows"].items():
         shares = [_spread(row["accuracy"][attack]) for attack in report["attacks"]]
         gap, low, high = (100 * share for share in row["gap"])
         difference = "" if method == against else f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
         seconds = f"{np.median(row['seconds']):.1f} s"
-        lines.append([method, *shares, difference, seconds, f"{row['time']:.2f}x"])
+        cost = [seconds, f"{row['time']:.2f}x", f"{np.median(row['ms_per_step']):.0f}"]
+        overfitted = f"{row['overfitted']} of {len(report['seeds'])}"
+        lines.append([method, *shares, difference, *cost, overfitted])
     made = report["made_with"]
     first = next(iter(report["rows"].values()))["flags"]
     return (
@@ -167,7 +180,8 @@ def _page(report: dict[str, Any]) -> str:
         f"{report['dataset']}, eps = {first['eps']}, {report['images']} test images, seeds "
         f"{', '.join(report['seeds'])}: mean (standard deviation over seeds) in %; the difference "
         f"with its 95 % interval from a bootstrap over images, paired by image and seed; training: "
-        f"median seconds of optimisation steps, and over {against}'s. {made['device']}, "
+        f"median seconds of optimisation steps, and over {against}'s; overfitted: runs in which "
+        f"the guard saw catastrophic overfitting. {made['device']}, "
         f"{made['cores']} cores, jax {made['jax']}, commit {', '.join(report['commits'])}.\n\n"
         f"{markdown(lines)}\n{_search_page(report['search'])}"
     )

@@ -43,6 +43,8 @@ def conclude(
         for attack, entry in results.items()
     ]
     print(table(("checkpoint", "attack", "eps", "accuracy"), rows))
+    for line in overfitting(summary):
+        print(line)
     for which, check in summary.get("select_check", {}).items():
         print(verdict(which, check))
     print(f"theta sha256 {summary['theta_sha256'][:16]}  phi sha256 {summary['phi_sha256'][:16]}")
@@ -83,6 +85,9 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "test_images": len(data.x_test),
         "steps": steps,
         "best": last.notes["best"],
+        "overfitting": last.notes["overfitting"],
+        "rollbacks": int(last.state.rollbacks),
+        "stopped": last.notes["stopped"],
         "select_check_images": options["select_check"],
         "select_check": checks,
         "seconds": {"train": line["seconds/train"]},
@@ -90,3 +95,17 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),
         "made_with": describe(),
     }
+
+
+def overfitting(summary: dict[str, Any]) -> list[str]:
+    """What the guard has seen, a line per collapse, and how the run ended."""
+    lines = [
+        f"catastrophic overfitting in epoch {event['epoch']}: {100 * event['robust']:.1f} % under "
+        f"PGM-10 after {100 * event['peak']:.1f}, {100 * event['fgsm']:.1f} % under FGSM"
+        for event in summary["overfitting"]
+    ]
+    if summary["rollbacks"]:
+        lines.append(f"taken back {summary['rollbacks']} times")
+    if summary["stopped"]:
+        lines.append(f"stopped with the good epoch {summary['stopped']}")
+    return lines

@@ -15,19 +15,27 @@ from l2ljax.ball import STARTS
 from l2ljax.data import DATASETS, Dataset
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.losses import ATTACK_LOSSES
-from l2ljax.methods import METHODS
+from l2ljax.methods import METHODS, takers
 from l2ljax.models import ATTACKERS
 from l2ljax.names import nearest
 from l2ljax.schedules import OPTIMISERS, SCHEDULES
-from options import Flag, UsageError, check_eps, fraction
-from recipes import DEFAULT, RECIPES, flags_of
+from l2ljax.solvers.fast_bat import MIXED_AT, POINTS
+from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
+from options import Flag, UsageError, check_eps, fraction, step_size
+from recipes import DERIVED, RECIPES, default_recipe, flags_of
+
+ON_OVERFITTING = ("warn", "stop", "rollback")
+"""Say so | end the run with its last good epoch | go back to that epoch (see guard.py)."""
 
 WHAT = [
     Flag("method", str, f"the method: {' | '.join(METHODS)}", "grad_l2l"),
     Flag("dataset", str, f"{' | '.join(DATASETS)} | npz:PATH", "digits"),
     Flag(
-        "recipe", tuple(RECIPES), "the settings to start from; quick on digits, l2l_code on CIFAR"
+        "recipe",
+        tuple(RECIPES),
+        "the settings to start from; quick on digits, elsewhere the method's own",
     ),
+    Flag("train_size", int, "use only so many training images, the first ones; all of them"),
     Flag("val_size", int, "images of the training set held out for selection; min(1000, 10 %)"),
     Flag("init_from", str, "a run's workdir whose best classifier is theta's start", ""),
 ]
@@ -37,17 +45,37 @@ GAME = [
     Flag("eps_warmup", float, "epochs over which eps grows from 0 to its value"),
     Flag("order", ("simultaneous", "alternating"), "Algorithm 2 | the authors' code"),
     Flag("phi_steps", int, "moves of phi per move of theta (alternating order)"),
-    Flag("inner_steps", int, "steps T or K of the inner problem (pgm, multistep_l2l, kstep_l2l)"),
-    Flag("inner_step", "fraction", "size of one step of pgm and kstep_l2l on the [0, 1] scale"),
+    Flag("inner_steps", int, "steps T or K of the inner problem"),
+    Flag("inner_step", "step", "size of one step on the [0, 1] scale, or in radii as 1.25eps"),
     Flag("attacker_start", tuple(STARTS), "where the inner problem starts"),
     Flag("grad_norm", GRAD_NORMS, "scaling of the gradient the attacker sees"),
     Flag("attack_loss", tuple(ATTACK_LOSSES), "the loss whose gradient the inner problem uses"),
     Flag("clean_mix", bool, "fgsm and pgm: train on clean and attacked images in equal parts"),
+    Flag("trades_beta", float, "TRADES: weight of the KL to the attacked image"),
+    Flag("interp_label", float, "adversarial interpolation: share of the label taken away"),
+    Flag("rnn_hidden", int, "RNN optimiser: size of the LSTM's state"),
+    Flag("rnn_input", tuple(PREPROCESS), "RNN optimiser: what it sees of the gradient"),
+    Flag("rnn_weights", tuple(WEIGHTS), "RNN optimiser: weights of the losses on the way"),
+    Flag("rnn_learned_step", bool, "RNN optimiser: learns the step too, not the direction alone"),
+    Flag("remat", bool, "RNN optimiser: compute the inner loop twice, to hold less memory"),
+    Flag("bat_point", tuple(POINTS), "Fast-BAT: where the lower level is made linear"),
+    Flag("bat_step", "fraction", "Fast-BAT: attack step a per unit of the gradient (1 / lambda)"),
+    Flag("bat_lambda", float, "Fast-BAT: lambda of the implicit gradient; 0 is 1 / bat_step"),
+    Flag("bat_mixed", MIXED_AT, "Fast-BAT: point of the mixed derivative, z | delta"),
+    Flag("noise", float, "N-FGSM: half-width of the noise in radii"),
+    Flag("ga_lambda", float, "GradAlign: weight of the penalty; on CIFAR its authors' rule"),
     Flag("label_smoothing", float, "share of the label spread over all classes"),
     Flag(
         "craft_bn", ("batch", "update", "eval"), "theta's BatchNorm mode while the attack is made"
     ),
+    Flag("on_overfitting", ON_OVERFITTING, "when PGD-10 accuracy collapses under FGSM's"),
 ]
+
+STEPS = ("inner_step", "bat_step")
+"""The flags whose text becomes a number together with eps."""
+
+OWN = {setting for row in METHODS.values() for setting in row.takes}
+"""The flags that only some methods take; for the others they have no value."""
 
 PLAYERS = [
     Flag("model", str, "wrn-D-K | preact_resnet18 | resnet18 | small_cnn | mlp"),
@@ -68,6 +96,7 @@ for player in ("theta", "phi"):
         Flag(f"{player}_opt", OPTIMISERS, f"{player}'s optimiser"),
         Flag(f"{player}_lr", float, f"{player}'s peak learning rate"),
         Flag(f"{player}_schedule", SCHEDULES, f"shape of {player}'s learning rate"),
+        Flag(f"{player}_peak_at", float, "where a cyclic schedule peaks, as a share of the run"),
         Flag(f"{player}_drops", str, "epochs of the drops of a piecewise schedule, as 30,60"),
         Flag(f"{player}_drop_factor", float, "factor of every drop"),
         Flag(f"{player}_momentum", float, "momentum, or Adam's beta 1"),
@@ -88,14 +117,16 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(nearest("method", method, METHODS))
     if dataset not in DATASETS and not dataset.startswith("npz:"):
         raise UsageError(nearest("dataset", dataset, [*DATASETS, "npz:PATH"]))
-    recipe = what["recipe"] or DEFAULT.get(dataset, "l2l_code")
-    row = METHODS[method]
-    config = {flag.name: None for flag in DECIDES}
-    config |= {"inner_steps": row.inner_steps, "attacker_start": row.start}
+    recipe = what["recipe"] or default_recipe(dataset, method)
+    config: dict[str, Any] = {flag.name: None for flag in DECIDES}
     config |= flags_of(recipe, dataset, method)
     config |= {name: value for name, value in given.items() if name in config}
-    config |= what | {"recipe": recipe}
-    _check(config, given)
+    config |= {name: value for name, value in what.items() if value is not None}
+    config["recipe"] = recipe
+    _keep_own(config, given)
+    check_eps(config["eps"])
+    _derive(config)
+    _check(config)
     if RECIPES[recipe].NEEDS_INIT and method != "plain" and not config["init_from"]:
         name = pathlib.Path(dataset.removeprefix("npz:")).stem
         raise UsageError(
@@ -106,32 +137,78 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _check(config: dict[str, Any], given: dict[str, Any]) -> None:
-    row, method = METHODS[config["method"]], config["method"]
-    check_eps(config["eps"])
-    if row.inner_steps is None and "inner_steps" in given:
-        takes = ", ".join(name for name, r in METHODS.items() if r.inner_steps)
-        raise UsageError(f"--inner_steps: {method} has no inner steps to count; {takes} have")
-    if row.start is None and "attacker_start" in given:
-        raise UsageError(f"--attacker_start: the inner problem of {method} has no start")
-    positive = ("epochs", "batch_size", "inner_steps", "phi_steps", "attacker_width", "theta_lr")
-    for name in positive:
+def _keep_own(config: dict[str, Any], given: dict[str, Any]) -> None:
+    """No value for the flags that this method does not take; one that was asked for is refused."""
+    method = config["method"]
+    for name in OWN - set(METHODS[method].takes):
+        if given.get(name) is not None:
+            raise UsageError(f"--{name}: {method} has none; {', '.join(takers(name))} have")
+        config[name] = None
+
+
+def _derive(config: dict[str, Any]) -> None:
+    """The settings that a rule of the authors finds from eps, where nothing else has set them."""
+    for name, rule in DERIVED.items():
+        if name in METHODS[config["method"]].takes and config[name] is None:
+            config[name] = rule(fraction(config["eps"]))
+
+
+POSITIVE = (
+    "epochs",
+    "batch_size",
+    "train_size",
+    "inner_steps",
+    "phi_steps",
+    "attacker_width",
+    "theta_lr",
+    "rnn_hidden",
+)
+
+NOT_NEGATIVE = (
+    "eps_warmup",
+    "phi_lr",
+    "trades_beta",
+    "ga_lambda",
+    "noise",
+    "bat_lambda",
+    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("drop_factor", "wd", "clip")),
+)
+
+BELOW_ONE = (
+    "dropout",
+    "label_smoothing",
+    "ema_decay",
+    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("momentum", "b2")),
+)
+
+
+def _check(config: dict[str, Any]) -> None:
+    method = config["method"]
+    for name in POSITIVE:
         if config[name] is not None and config[name] <= 0:
             raise UsageError(f"--{name}={config[name]} must be positive")
-    both = [f"{player}_{name}" for player in ("theta", "phi") for name in ("wd", "clip")]
-    for name in ("eps_warmup", "phi_lr", "theta_drop_factor", "phi_drop_factor", *both):
-        if config[name] < 0:
+    for name in NOT_NEGATIVE:
+        if config[name] is not None and config[name] < 0:
             raise UsageError(f"--{name}={config[name]} must not be negative")
-    both = [f"{player}_{name}" for player in ("theta", "phi") for name in ("momentum", "b2")]
-    for name in ("dropout", "label_smoothing", "ema_decay", *both):
+    for name in BELOW_ONE:
         if config[name] is not None and not 0 <= config[name] < 1:
             raise UsageError(f"--{name}={config[name]} must lie in [0, 1)")
-    if fraction(config["inner_step"]) <= 0:
-        raise UsageError(f"--inner_step={config['inner_step']} must be positive")
+    for name in ("theta_peak_at", "phi_peak_at", "interp_label"):
+        if config[name] is not None and not 0 <= config[name] <= 1:
+            raise UsageError(f"--{name}={config[name]} must lie in [0, 1]")
+    for name in STEPS:
+        if config[name] is not None and step_size(config[name], 1.0) <= 0:
+            raise UsageError(f"--{name}={config[name]} must be positive")
     if config["phi_steps"] > 1 and config["order"] == "simultaneous":
         raise UsageError("--phi_steps above 1 needs --order=alternating")
-    if config["attack_loss"] == "kl" and method == "fgsm":
-        raise UsageError("--attack_loss=kl has no gradient at x itself, where fgsm takes its own")
+    at_x = method in ("fgsm", "grad_align") or (method == "n_fgsm" and not config["noise"])
+    if config["attack_loss"] == "kl" and at_x:
+        raise UsageError(
+            f"--attack_loss=kl has no gradient at x itself, where {method} takes its own"
+        )
+    if config["attack_loss"] == "kl" and config["bat_point"] in ("fgsm", "ns_pgd_zero"):
+        starts = f"--bat_point={config['bat_point']} starts"
+        raise UsageError(f"--attack_loss=kl has no gradient at x itself, where {starts}")
     if config["attack_loss"] == "kl" and config["attacker_start"] == "zero":
         raise UsageError(
             "--attack_loss=kl has no gradient at x itself: add --attacker_start=gaussian"
@@ -181,6 +258,9 @@ def read(workdir: str | pathlib.Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path} holds no configuration")
+    takes = METHODS[config["method"]].takes if config.get("method") in METHODS else ()
+    for name in {"train_size", *OWN} - set(takes):
+        config.setdefault(name)
     lacking = [f"--{flag.name}" for flag in DECIDES if flag.name not in config]
     if lacking:
         raise UsageError(f"{path} is of another version: it lacks {', '.join(lacking)}")

@@ -74,7 +74,7 @@ def evaluate(given: dict[str, Any]) -> int:
     prepare(options["compilation_cache"])
     from evaluation import as_json, look_for_masking, open_evaluation, save_images, trace_curves
     from l2ljax.attacks import Budget
-    from measure import measure, warnings
+    from measure import after_warnings, measure, warnings
     from report import show_results
     from signals import Interrupted
     from unfinished import Unfinished
@@ -110,6 +110,8 @@ def evaluate(given: dict[str, Any]) -> int:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)
         return stop.exit_code
     print(show_results(results, e.eps, e.text, options["norm"]))
+    for line in after_warnings(results):
+        print(f"warning: {line}", file=sys.stderr)
     written = as_json(e, results)
     if options["curves"]:
         written["curves"] = trace_curves(e)

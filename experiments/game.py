@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from config import check_batch, epochs
+from config import STEPS, check_batch, epochs
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import restore_any
-from l2ljax.data import Dataset, take_batch
+from l2ljax.data import Dataset, load, take_batch
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.evaluate import freeze
 from l2ljax.functional import functional, initialise
@@ -18,14 +18,14 @@ from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.schedules import learning_rate, optimiser, radius
 from l2ljax.types import Apply, Array, Method, State
-from options import UsageError, fraction
+from options import UsageError, fraction, step_size
 
 
 class Game(NamedTuple):
     """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well.
 
     `program` is train_step compiled for these arguments, once for all the seeds of a command;
-    `frozen` is (theta, stats) -> the classifier in eval mode.
+    `frozen` is (theta, stats) -> the classifier in eval mode; `probe` is the method's, if any.
     """
 
     f: Apply
@@ -37,10 +37,19 @@ class Game(NamedTuple):
     train_step: Callable[[State, Array, Array, Array, Array], tuple[State, dict[str, Array]]]
     program: Callable[..., Callable]
     diagnose: Callable[..., dict[str, float]]
+    probe: Callable[..., dict[str, Array]] | None
     rates: dict[str, Callable[[int], Any]]
     steps_per_epoch: int
     eps: float
     selects: str
+    guarded: bool
+    on_overfitting: str
+
+
+def load_data(config: dict[str, Any], data_dir: str | None, download: bool = True) -> Dataset:
+    """The splits that a configuration trains and validates on."""
+    sizes = {name: config[name] for name in ("val_size", "train_size")}
+    return load(config["dataset"], data_dir=data_dir, download=download, **sizes)
 
 
 def make_game(config: dict[str, Any], data: Dataset) -> Game:
@@ -112,10 +121,14 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         train_step=train_step,
         program=_compile_once(train_step),
         diagnose=make_diagnose(f, method),
+        probe=method.probe(method, f) if method.probe else None,
         rates=rates,
         steps_per_epoch=steps_per_epoch,
         eps=eps,
         selects=METHODS[config["method"]].selects,
+        # A net that trains on clean images has no robustness to lose.
+        guarded=METHODS[config["method"]].selects == "robust",
+        on_overfitting=config["on_overfitting"],
     )
 
 
@@ -128,21 +141,26 @@ def method_of(config: dict[str, Any], channels: int) -> Method:
             width=config["attacker_width"],
             dtype=_dtype(config),
         )
-        if METHODS[config["method"]].learns
+        if METHODS[config["method"]].network
         else None
     )
     return make_method(
         config["method"],
         attacker=attacker,
-        inner_steps=config["inner_steps"],
-        step_size=fraction(config["inner_step"]),
-        start=config["attacker_start"],
-        grad_norm=config["grad_norm"],
-        attack_loss=config["attack_loss"],
-        mix=config["clean_mix"],
         smoothing=config["label_smoothing"],
         order=config["order"],
+        **_settings(config),
     )
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """What the method's row takes, as numbers."""
+    takes, eps = METHODS[config["method"]].takes, fraction(config["eps"])
+    settings = {name: config[name] for name in takes}
+    settings |= {name: step_size(settings[name], eps) for name in STEPS if name in takes}
+    if "bat_lambda" in takes:
+        settings["bat_lambda"] = settings["bat_lambda"] or 1 / settings["bat_step"]
+    return settings
 
 
 def _dtype(config: dict[str, Any]) -> Any:
@@ -169,6 +187,7 @@ def _rate(config: dict[str, Any], player: str, steps_per_epoch: int) -> Callable
         config[f"{player}_lr"],
         epochs=config["epochs"],
         steps_per_epoch=steps_per_epoch * updates,
+        peak_at=config[f"{player}_peak_at"],
         drops=epochs(config[f"{player}_drops"], f"--{player}_drops"),
         drop_factor=config[f"{player}_drop_factor"],
     )

@@ -31,14 +31,21 @@ def finder(options: dict[str, Any], data_dir: str) -> Callable[[str], Play]:
         row = METHODS[config["method"]]
         if not row.learns:
             raise UsageError(f"learned:{name}: {config['method']} trains no attacker")
+        if row.paired:
+            raise UsageError(
+                f"learned:{name}: {config['method']} moves an image towards another one of its "
+                "batch; it is no attack on an image alone"
+            )
         if options["learned_steps"] is not None:
-            if row.inner_steps is None or options["learned_steps"] <= 0:
+            counts = "inner_steps" in row.takes
+            if not counts or options["learned_steps"] <= 0:
                 raise UsageError(
                     f"--learned_steps={options['learned_steps']}: {config['method']} "
-                    f"{'has no steps to count' if row.inner_steps is None else 'needs a step'}"
+                    f"{'needs a step' if counts else 'has no steps to count'}"
                 )
             config = config | {"inner_steps": options["learned_steps"]}
         saved = restore(workdir, "best", config, data, game)
+        loss = config["attack_loss"] or "ce"
         frozen = None
         if config["grad_norm"] == "batch_max":
             is_frozen = options["learned_scaling"] == "frozen"
@@ -47,14 +54,14 @@ def finder(options: dict[str, Any], data_dir: str) -> Callable[[str], Play]:
                 n = config["batch_size"]
                 f = game.frozen(saved.theta, saved.state.theta_stats)
                 x, y = (jnp.asarray(v[:n]) for v in (data.x_train, data.y_train))
-                frozen = gradient_scale(f, scale(x), y, loss=config["attack_loss"])
+                frozen = gradient_scale(f, scale(x), y, loss=loss)
         solver = method_of(config, data.x_train.shape[-1]).solver
         play = partial(
             _play,
             solver=solver,
             phi=saved.state.phi,
             phi_stats=saved.state.phi_stats,
-            loss=config["attack_loss"],
+            loss=loss,
             scale=frozen,
             shape=data.x_train.shape[1:],
             name=name,

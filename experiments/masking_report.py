@@ -63,12 +63,14 @@ def masking_report(
     others = [_sibling(name, saved.data, data_dir) for name in siblings]
     rng = jax.random.key(seed)
     s = subject(rng, f, x, y, eps=eps, batch_size=batch_size, budget=budget, known=known)
-    learns = METHODS[saved.config["method"]].learns
-    own = attackers(saved.config, saved.state, s, epochs=response_epochs) if learns else {}
+    row, own = METHODS[saved.config["method"]], {}
+    if row.learns and not row.paired:
+        own = attackers(saved.config, saved.state, s, epochs=response_epochs)
     checks = examine(s, siblings=others, **own, on_check=_say)
     missing = {} if siblings else {"transfer": "no sibling was named"}
-    if not learns:
-        reason = f"{saved.config['method']} trains no attacker"
+    if not own:
+        trains = "trains no attacker" if not row.learns else "attacks images in pairs"
+        reason = f"{saved.config['method']} {trains}"
         missing |= dict.fromkeys(("own_attacker", "best_response"), reason)
     verdict = combine(checks)
     print(show_checks(checks, missing))
@@ -122,7 +124,7 @@ def attackers(config: dict[str, Any], state: State, s: Subject, *, epochs: int) 
         "solver": solver,
         "phi": state.phi,
         "phi_stats": state.phi_stats,
-        "loss": config["attack_loss"],
+        "loss": config["attack_loss"] or "ce",
     }
     play = {"tx": optax.adam(RATE), "eps": s.eps, "epochs": epochs, "batch_size": BATCH}
     return {

@@ -80,6 +80,12 @@ def warnings(
     return list(checks.before(f, sample, names, max(part.budget.targets for part in parts)))
 
 
+def after_warnings(results: Sequence[Result]) -> list[str]:
+    """What it would say of the outcome."""
+    found = [checks.square_helps({step.attack: step.accuracy for step in r.after}) for r in results]
+    return [line for line in found if line is not None]
+
+
 class _Saving:
     def __init__(self, unfinished: Unfinished, begun: Begun) -> None:
         self._unfinished, self._begun = unfinished, begun

@@ -17,11 +17,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 import config as configuration
-from game import make_game
+from game import load_data, make_game
 from l2ljax.attacks.cascade import Run, batches, judge
 from l2ljax.ball import per_image, scale
 from l2ljax.checkpoint import fingerprint
-from l2ljax.data import Dataset, load
+from l2ljax.data import Dataset
 from l2ljax.types import Array
 from options import UsageError, check_eps, fraction
 from saved import restore
@@ -75,10 +75,11 @@ def open_nets(
     """Every net by its name, and the data; nets of one architecture share their compilation."""
     nets, loaded, programs = {}, {}, {}
     for name, workdir in workdirs.items():
-        config, size = configs[name], configs[name]["val_size"]
-        if size not in loaded:
-            loaded[size] = load(config["dataset"], data_dir=data_dir, val_size=size)
-        data = loaded[size]
+        config = configs[name]
+        sizes = config["val_size"], config["train_size"]
+        if sizes not in loaded:
+            loaded[sizes] = load_data(config, data_dir)
+        data = loaded[sizes]
         game = make_game(config | {"bf16": False}, data)
         saved = restore(pathlib.Path(workdir), which, config, data, game)
         weights = saved.theta, saved.state.theta_stats

@@ -19,7 +19,10 @@ class UsageError(ValueError):
 
 
 class Flag(NamedTuple):
-    """A row of a flag table; kind: str, int, float, bool, "fraction" or a tuple of words."""
+    """A row of a flag table; kind: str, int, float, bool, "fraction", "step" or words in a tuple.
+
+    A step is a fraction, or a multiple of the radius: `1.25eps`.
+    """
 
     name: str
     kind: Any
@@ -37,6 +40,14 @@ def fraction(text: str | float) -> float:
     if not math.isfinite(value):
         raise UsageError(f"{text!r} is no number such as 0.03 or 8/255")
     return value
+
+
+def step_size(text: str, eps: float) -> float:
+    """`0.01`, `2/255`, or a multiple of the radius as `1.25eps`."""
+    number, relative, rest = text.partition("eps")
+    if rest or (relative and not number):
+        raise UsageError(f"{text!r} is no step such as 2/255 or 1.25eps")
+    return fraction(number) * (eps if relative else 1.0)
 
 
 def check_eps(text: str | float, norm: str = "linf") -> float:
@@ -81,9 +92,9 @@ def parse(table: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
         kind = known[name].kind
         if isinstance(kind, tuple) and value not in kind:
             raise UsageError(nearest(f"--{name}", value, kind))
-        if kind == "fraction" or kind is float:
+        if kind in ("fraction", "step") or kind is float:
             try:
-                fraction(value)
+                step_size(value, 1.0) if kind == "step" else fraction(value)
             except UsageError as error:
                 raise UsageError(f"--{name}: {error}") from None
     return given

@@ -2,7 +2,8 @@
 
 A run is a function of (configuration, seed); step and rollbacks in the state say where it is. What
 the loop itself carries between steps (the epoch's sums, the best scores) is stored with every
-checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, metrics included.
+checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, metrics included; also
+one that was taken back because an epoch had overfitted (guard.py).
 """
 
 import json
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from game import Game
+from guard import MOST_ROLLBACKS, overfitted
 from l2ljax.attacks import parse
 from l2ljax.ball import scale
 from l2ljax.checkpoint import Checkpoints
@@ -30,7 +32,16 @@ from options import UsageError
 from signals import Interrupted, Stop
 from workdir import lock
 
-NOTES: dict[str, Any] = {"sums": {}, "count": 0, "best": {}, "seconds": 0.0}
+NOTES: dict[str, Any] = {
+    "sums": {},
+    "count": 0,
+    "best": {},
+    "seconds": 0.0,
+    "peak": 0.0,  # the best val/robust so far
+    "overfitting": [],  # the collapses that the guard has seen
+    "collapsed": False,  # whether it saw one in the last epoch
+    "stopped": None,  # the epoch with which the guard ended the run
+}
 
 
 class Diverged(UsageError):
@@ -66,6 +77,7 @@ class Run:
         self.game, self.data, self.seed, self.epochs = game, data, seed, epochs
         self.workdir, self.options = workdir, options
         self.total = epochs * game.steps_per_epoch
+        self.guard = game.on_overfitting
         self.rng = jax.random.key(seed)
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
@@ -79,7 +91,7 @@ class Run:
             Stop() as stop,
         ):
             state, step = self.resume(checkpoints)
-            if step >= self.total:
+            if step >= self.total or self.notes["stopped"]:
                 return state
             x, y = jax.device_put((self.data.x_train, self.data.y_train))
             tensorboard = self.options["tensorboard"]
@@ -88,13 +100,19 @@ class Run:
                 Progress(self.total, label=self.workdir.name, done=step) as progress,
             ):
                 self.saved_at = time.monotonic()
-                while step < self.total:
+                while step < self.total and not self.notes["stopped"]:
                     epoch = step // self.game.steps_per_epoch
                     state, step = self.epoch(epoch, state, step, x, y, record, progress, stop)
                     ended = step == (epoch + 1) * self.game.steps_per_epoch
+                    back = None
                     if ended:
-                        self.close_epoch(epoch + 1, state, step, record, progress, checkpoints)
+                        back = self.close_epoch(
+                            epoch + 1, state, step, record, progress, checkpoints
+                        )
+                    if back is not None:
+                        state, step = back
                     every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
+                    every = every or back is not None
                     if every or self.late() or stop.signal or step == self.total:
                         checkpoints.save(step, state, self.notes)
                         self.saved_at = time.monotonic()
@@ -149,12 +167,24 @@ class Run:
         progress.update(step, **_short(self.clean | values))
 
     def rates(self, step: int) -> dict[str, float]:
-        """The learning rates of the last update."""
+        """The learning rates of the last update; every rollback has halved theta's."""
         players = ("theta", "phi") if self.game.method.learns else ("theta",)
-        return {f"{player}/lr": float(self.game.rates[player](step - 1)) for player in players}
+        rates = {f"{player}/lr": float(self.game.rates[player](step - 1)) for player in players}
+        rates["theta/lr"] *= 0.5**self.rollbacks
+        return rates
 
-    def close_epoch(self, epoch, state, step, record, progress, checkpoints) -> None:
-        """Validate, diagnose, write the epoch's line, and keep the best so far."""
+    @property
+    def rollbacks(self) -> int:
+        """How often the run has been taken back so far."""
+        return len(self.notes["overfitting"]) if self.guard == "rollback" else 0
+
+    def close_epoch(
+        self, epoch, state, step, record, progress, checkpoints
+    ) -> tuple[State, int] | None:
+        """Validate, diagnose, write the epoch's line, and keep the best so far.
+
+        Where the guard takes the run back: the state and the step from which it goes on or ends.
+        """
         began = time.perf_counter()
         values = {name: total / self.notes["count"] for name, total in self.notes["sums"].items()}
         values |= self.rates(step) | self.validate(state) | self.diagnose(state)
@@ -162,15 +192,69 @@ class Run:
         self.clean = {"theta/clean_accuracy": values["theta/clean_accuracy"]}
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
+        collapsed = self.game.guarded and overfitted(values, self.notes["peak"])
+        event = (
+            {}
+            if self.notes["collapsed"] or not collapsed
+            else {
+                "epoch": epoch,
+                "fgsm": values["val/fgsm"],
+                "robust": values["val/robust"],
+                "peak": self.notes["peak"],
+            }
+        )
+        values |= {f"overfitting/{name}": value for name, value in event.items()}
         record.write(step, values, epoch=epoch)
         progress.update(step, **_short(values), line=True)
-        self.notes |= {"sums": {}, "count": 0}
+        self.notes |= {"sums": {}, "count": 0, "collapsed": collapsed}
+        if event:
+            self.notes["overfitting"] = [*self.notes["overfitting"], event]
+            self.warn(event, progress)
+            if self.guard != "warn":
+                return self.take_back(event, record, progress, checkpoints)
+        self.notes["peak"] = max(self.notes["peak"], values["val/robust"])
         for kind, suffix in (("best", ""), ("best_ema", "_ema")):
             scores = {n: values.get(f"val/{n}{suffix}", -1.0) for n in ("robust", "clean")}
             score = self.game.selects
             if scores[score] > self.notes["best"].get(kind, {}).get(score, -1.0):
                 self.notes["best"][kind] = {**scores, "epoch": epoch}
                 checkpoints.save(step, state, self.notes, kind=kind)
+
+        if self.guard != "warn":
+            checkpoints.save(step, state, self.notes, kind="good")
+        return None
+
+    def warn(self, event: dict[str, float], progress: Progress) -> None:
+        """One line: what the guard has seen, and what it does about it."""
+        does = {
+            "warn": "--on_overfitting=rollback would go back to the epoch before",
+            "stop": "the run ends with its last good epoch",
+            "rollback": "the run goes back to its last good epoch, theta's rate halved",
+        }[self.guard]
+        if self.guard == "rollback" and len(self.notes["overfitting"]) > MOST_ROLLBACKS:
+            does = f"after {MOST_ROLLBACKS} rollbacks the run ends with its last good epoch"
+        progress.say(
+            f"[{self.workdir.name}] catastrophic overfitting in epoch {event['epoch']}: validation "
+            f"{100 * event['robust']:.1f} % under PGM-10 (best so far {100 * event['peak']:.1f}), "
+            f"{100 * event['fgsm']:.1f} % under FGSM; {does}"
+        )
+
+    def take_back(self, event, record, progress, checkpoints) -> tuple[State, int]:
+        """The last good epoch, whole; with a new random stream, or as the run's end."""
+        restored = checkpoints.restore(self.game.abstract, kind="good")
+        if restored is None:
+            raise UsageError(f"{self.workdir} holds no intact good epoch to go back to")
+        events, seconds = self.notes["overfitting"], self.notes["seconds"]
+        state, self.notes, step = restored
+        self.notes |= {"overfitting": events, "seconds": seconds}
+        if self.guard == "stop" or len(events) > MOST_ROLLBACKS:
+            self.notes["stopped"] = step // self.game.steps_per_epoch
+        taken = min(len(events), MOST_ROLLBACKS) if self.guard == "rollback" else 0
+        state = state._replace(rollbacks=jnp.asarray(taken, state.rollbacks.dtype))
+        record.rewind(step)
+        record.write(step, {f"overfitting/{name}": value for name, value in event.items()})
+        progress.rewind(step)
+        return state, step
 
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
@@ -186,13 +270,16 @@ class Run:
         return robust(key, f, x, y, parse(attack), eps=self.game.eps, batch_size=size)
 
     def validate(self, state: State) -> dict[str, float]:
-        """Clean and worst-case PGM-10 accuracy on the validation split, raw and averaged."""
+        """On the validation split: clean, worst-case PGM-10 and, of theta itself, FGSM accuracy."""
         values = {}
         for suffix, theta in (("", state.theta), ("_ema", state.ema)):
             if not theta:
                 continue
             f = self.game.frozen(theta, state.theta_stats)
-            for name, attack in (("clean", "clean"), ("robust", "selection")):
+            attacks = {"clean": "clean", "robust": "selection"}
+            if not suffix and self.game.guarded:
+                attacks["fgsm"] = "fgsm"
+            for name, attack in attacks.items():
                 stood = self.stood(f, self.data.x_val, self.data.y_val, attack)
                 values[f"val/{name}{suffix}"] = float(stood.mean())
         return values
@@ -200,10 +287,15 @@ class Run:
     def diagnose(self, state: State) -> dict[str, float]:
         """What the attacker does, on the first validation images."""
         n = min(self.options["diagnose"], len(self.data.x_val))
-        if not self.game.method.learns or n == 0:
+        measures = [self.game.probe] if self.game.probe else []
+        measures += [self.game.diagnose] if self.game.method.learns else []
+        if not measures or n == 0:
             return {}
         x, y = scale(jnp.asarray(self.data.x_val[:n])), jnp.asarray(self.data.y_val[:n])
-        return self.game.diagnose(jax.random.fold_in(self.rng, 2), state, x, y, self.game.eps)
+        key, values = jax.random.fold_in(self.rng, 2), {}
+        for measure in measures:
+            values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}
+        return values
 
     def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:
         """The newest intact checkpoint, or the start."""

@@ -4,9 +4,9 @@ import pathlib
 from typing import Any, NamedTuple
 
 import config as configuration
-from game import Game, make_game
+from game import Game, load_data, make_game
 from l2ljax.checkpoint import CheckpointError, Checkpoints, Kind
-from l2ljax.data import Dataset, load
+from l2ljax.data import Dataset
 from l2ljax.types import State, Tree
 from options import UsageError
 
@@ -40,7 +40,7 @@ def choices(config: dict[str, Any]) -> tuple[str, ...]:
 def open_run(workdir: pathlib.Path, data_dir: str | None) -> tuple[dict[str, Any], Dataset, Game]:
     """The configuration of a run, its data and its game."""
     config = configuration.read(workdir)
-    data = load(config["dataset"], data_dir=data_dir, val_size=config["val_size"])
+    data = load_data(config, data_dir)
     return config, data, make_game(config, data)
 
 

@@ -22,7 +22,11 @@ def sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Pa
     f = game.frozen(saved.theta, state.theta_stats)
     x, y = scale(jnp.asarray(data.x_test[:columns])), jnp.asarray(data.y_test[:columns])
     key = jax.random.key(0)
-    ell = game.method.attack_loss(lambda theta, x: f(x), saved.theta, x, y)
+
+    def at(theta, x, **ask):
+        return game.f(theta, state.theta_stats, x, "eval", **ask)[0]
+
+    ell = game.method.attack_loss(at, saved.theta, x, y)
     own = game.method.solver.solve(
         jax.random.split(key, len(x)),
         saved.theta,

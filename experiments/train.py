@@ -64,9 +64,8 @@ def train(given: dict[str, Any]) -> int:
     import jax
 
     from conclude import conclude
-    from game import make_game
+    from game import load_data, make_game
     from l2ljax.attacks import parse_all
-    from l2ljax.data import load
     from run import Run
     from signals import Interrupted
     from workdir import open_workdir
@@ -76,12 +75,7 @@ def train(given: dict[str, Any]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     data_dir = options["data_dir"] or str(cache_folder("data"))
-    data = load(
-        config["dataset"],
-        data_dir=data_dir,
-        val_size=config["val_size"],
-        download=options["download"],
-    )
+    data = load_data(config, data_dir, options["download"])
     game = make_game(config, data)
     print(f"flags: {configuration.show(config)}")
     print(

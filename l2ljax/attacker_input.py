@@ -21,10 +21,14 @@ AttackerInput = Callable[[Array, Array, Tree, Ell], Array]
 """A : (x, y, theta, ell) -> the attacker's input [B, H, W, C']."""
 
 
+def slope(ell: Ell, theta: Tree, x: Array) -> Array:
+    """grad_x ell(f(x_i), y_i) per example, a function of theta that may be differentiated."""
+    return jax.grad(lambda x: ell(theta, x).sum())(x)
+
+
 def input_gradient(ell: Ell, theta: Tree, x: Array) -> Array:
     """u_i = grad_x ell(f(x_i), y_i), per example and constant for autodiff."""
-    theta, x = stop_gradient(theta), stop_gradient(x)
-    return jax.grad(lambda x: ell(theta, x).sum())(x)
+    return slope(ell, stop_gradient(theta), stop_gradient(x))
 
 
 def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Array:

@@ -73,10 +73,15 @@ def per_image(rng: Array, n: int, first: Array | int = 0) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(n))
 
 
+def noise(rng: Array, x: Array, eps: Array | float) -> Array:
+    """U(-eps, eps) for every pixel, also where that leaves the box."""
+    draw = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1.0, 1.0))
+    return draw(per_image(rng, len(x))) * jnp.asarray(eps, x.dtype)
+
+
 def uniform(rng: Array, x: Array, eps: Array | float) -> Array:
     """U(-eps, eps) for every pixel, cut to the box."""
-    draw = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1.0, 1.0))
-    return box(x, draw(per_image(rng, len(x))) * jnp.asarray(eps, x.dtype))
+    return box(x, noise(rng, x, eps))
 
 
 def uniform_l2(rng: Array, x: Array, eps: Array | float) -> Array:

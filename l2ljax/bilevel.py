@@ -45,9 +45,12 @@ class Player(NamedTuple):
 
     tx: optax.GradientTransformation
 
-    def descend(self, gradient: Tree, opt: Tree, parameters: Tree) -> tuple[Tree, Tree]:
-        """parameters - lr * gradient, as the chain has it."""
+    def descend(
+        self, gradient: Tree, opt: Tree, parameters: Tree, factor: Array | float = 1.0
+    ) -> tuple[Tree, Tree]:
+        """parameters - factor * lr * gradient, as the chain has it."""
         updates, opt = self.tx.update(gradient, opt, parameters)
+        updates = jax.tree.map(lambda u: jnp.asarray(factor, u.dtype) * u, updates)
         return optax.apply_updates(parameters, updates), opt
 
     def ascend(self, gradient: Tree, opt: Tree, parameters: Tree) -> tuple[Tree, Tree]:
@@ -99,12 +102,13 @@ def make_step(
     mean = (lambda tree: pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
 
     def play(turn: Turn, state: State, rng: Array, keys: Array, x: Array, y: Array, eps: Array):
-        dropout, rng = jax.random.split(rng)
+        dropout = jax.random.split(rng)[0]
+        noise = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
         craft: Mode = "batch" if turn.craft == "update" else turn.craft
         theta_stats = state.theta_stats
 
-        def at(theta, x):
-            return f(theta, theta_stats, x, craft)[0]
+        def at(theta, x, **ask):
+            return f(theta, theta_stats, x, craft, **ask)[0]
 
         def J(theta, phi):
             ell = method.attack_loss(at, theta, x, y)
@@ -115,7 +119,9 @@ def make_step(
             if turn.craft == "update":
                 _, stats = f(stop_gradient(theta), stats, x, "update")
             outer = partial(f, mode=turn.outer, rng=dropout)
-            loss, stats, metrics = method.train_loss(rng, outer, ell, theta, stats, x, inner, y)
+            loss, stats, metrics = method.train_loss(
+                noise, outer, ell, theta, stats, x, inner, y, eps=eps
+            )
             return loss + inner.gain - stop_gradient(inner.gain), (stats, inner, metrics)
 
         players = tuple(i for i, moves in enumerate((turn.theta, turn.phi)) if moves)
@@ -123,7 +129,8 @@ def make_step(
         stats, inner, metrics = aux
         gradients = dict(zip(players, mean(gradients), strict=True))
         if turn.theta:
-            theta, opt = leader.descend(gradients[0], state.opt_theta, state.theta)
+            slower = 0.5**state.rollbacks
+            theta, opt = leader.descend(gradients[0], state.opt_theta, state.theta, slower)
             state = state._replace(theta=theta, opt_theta=opt, theta_stats=mean(stats))
             metrics = {
                 **metrics,
@@ -138,6 +145,8 @@ def make_step(
                 "phi/loss": metrics["theta/loss"],
                 "phi/grad_norm": optax.tree.norm(gradients[1]),
             }
+            if isinstance(inner.gain, jax.Array):
+                metrics["phi/gain"] = inner.gain
             if not turn.theta:
                 metrics = {k: v for k, v in metrics.items() if k.startswith("phi/")}
         return state, metrics

@@ -4,8 +4,9 @@
         found = checkpoints.restore(jax.eval_shape(make_state))    # None: no checkpoint at all
         checkpoints.save(step, state, {"best": 0.47})
 
-`<workdir>/checkpoints/last` keeps the newest `keep` and is what a run resumes from; `best` and
-`best_ema` keep one. Each is an orbax manager of its own: one with `best_fn` may delete the newest.
+`<workdir>/checkpoints/last` keeps the newest `keep` and is what a run resumes from; `best`,
+`best_ema` and `good` (what a run may be taken back to) keep one. Each is an orbax manager of its
+own: one with `best_fn` may delete the newest.
 
 The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
 a manifest with the sha256 of every leaf and of itself, and nothing is returned that differs.
@@ -26,7 +27,7 @@ from l2ljax.types import Tree
 
 __all__ = ["CheckpointError", "Checkpoints", "Kind", "fingerprint", "restore_any"]
 
-Kind = Literal["last", "best", "best_ema"]
+Kind = Literal["last", "best", "best_ema", "good"]
 
 # What orbax and TensorStore raise when a disk is full or a folder is not writable.
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
@@ -48,7 +49,7 @@ class Checkpoints:
     ):
         """Of the run in `workdir`; `keep` counts the newest ones kept in `last`."""
         self._folder = _root(workdir)
-        self._keep: dict[Kind, int] = {"last": keep, "best": 1, "best_ema": 1}
+        self._keep: dict[Kind, int] = {"last": keep, "best": 1, "best_ema": 1, "good": 1}
         self._report = report
         self._writers: dict[Kind, ocp.CheckpointManager] = {}
         quieten_orbax()

@@ -28,8 +28,8 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
 
     @jax.jit
     def learned(rng, state, x, y, eps):
-        def at(theta, x):
-            return logits(theta, state.theta_stats, x)
+        def at(theta, x, **ask):
+            return f(theta, state.theta_stats, x, "eval", **ask)[0]
 
         ell = method.attack_loss(at, state.theta, x, y)
         inner = method.solver.solve(

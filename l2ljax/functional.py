@@ -18,18 +18,21 @@ MODES = ("eval", "batch", "update")
 
 
 def functional(module: Any) -> Apply:
-    """f : (theta, stats, x, mode, rng=None) -> logits, stats; equal modules give equal f.
+    """f : (theta, stats, x, mode, rng=None, features=False) -> logits, stats.
+
+    Equal modules give equal f.
 
     eval: running statistics. batch: the batch's own, and the stats given come back unchanged.
     update: the batch's own, and the stats come back updated. rng is the dropout key; without one
-    this package's networks leave dropout out, also in the two training modes.
+    this package's networks leave dropout out, also in the two training modes. features=True gives
+    what the last layer sees, in place of the logits, from a module that takes this keyword.
     """
-    return Functional(module, _takes_train(module))
+    return Functional(module, _takes(module, "train"))
 
 
 def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     """theta, stats from a key and a batch of the right shape; stats = {} without BatchNorm."""
-    keywords = {"train": False} if _takes_train(module) else {}
+    keywords = {"train": False} if _takes(module, "train") else {}
 
     def init(rng: Array, x: Array) -> dict[str, Tree]:
         return dict(module.init(rng, x, **keywords))
@@ -54,21 +57,33 @@ class Functional:
     takes_train: bool
 
     def __call__(
-        self, theta: Tree, stats: Tree, x: Array, mode: Mode, rng: Array | None = None
+        self,
+        theta: Tree,
+        stats: Tree,
+        x: Array,
+        mode: Mode,
+        rng: Array | None = None,
+        *,
+        features: bool = False,
     ) -> tuple[Array, Tree]:
-        """Logits and statistics in one of the three modes."""
+        """Logits, or the features before them, and statistics in one of the three modes."""
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         train = mode != "eval"
         keywords: dict[str, Any] = {"train": train} if self.takes_train else {}
         if rng is not None:
             keywords["rngs"] = {"dropout": rng}
+        if features:
+            if not _takes(self.module, "features"):
+                name = type(self.module).__name__
+                raise ValueError(f"{name} gives no features: its __call__ has no such keyword")
+            keywords["features"] = True
         variables = {"params": theta, **stats}
         if not train or not stats:
             return self.module.apply(variables, x, **keywords), stats
-        logits, updated = self.module.apply(variables, x, mutable=list(stats), **keywords)
-        return logits, {**stats, **updated} if mode == "update" else stats
+        out, updated = self.module.apply(variables, x, mutable=list(stats), **keywords)
+        return out, {**stats, **updated} if mode == "update" else stats
 
 
-def _takes_train(module: Any) -> bool:
-    return "train" in inspect.signature(module.__call__).parameters
+def _takes(module: Any, keyword: str) -> bool:
+    return keyword in inspect.signature(module.__call__).parameters

@@ -22,6 +22,22 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
 
 
+def cosine(a: Array, b: Array) -> Array:
+    """<a, b> / (|a| |b|) for every example; 0 where one of them is 0, with a finite slope.
+
+    Scaled by the largest entry first: the squares of a trained net's gradients vanish in float32.
+    """
+
+    def unit(v: Array) -> Array:
+        v = v.reshape(len(v), -1)
+        top = stop_gradient(jnp.abs(v).max(1, keepdims=True))
+        v = v / jnp.where(top == 0, 1.0, top)
+        square = (v * v).sum(1, keepdims=True)
+        return v / jnp.sqrt(jnp.where(square == 0, 1.0, square))
+
+    return (unit(a) * unit(b)).sum(1)
+
+
 def smooth(y: Array, num_classes: int, alpha: float) -> Array:
     """Soft labels (1 - alpha) y + alpha / K; labels [B] become one-hot."""
     one_hot = y if y.ndim == 2 else jax.nn.one_hot(y, num_classes)
@@ -107,13 +123,13 @@ def _scores(logits: Array, y: Array, smoothing: float) -> tuple[Array, Array]:
 
 
 TrainLoss = Callable[..., tuple[Array, Tree, dict[str, Array]]]
-"""(rng, f, ell, theta, theta_stats, x, inner, y) -> loss, theta_stats, metrics."""
+"""(rng, f, ell, theta, theta_stats, x, inner, y, *, eps) -> loss, theta_stats, metrics."""
 
 
 def clean(smoothing: float) -> TrainLoss:
     """mean_i ell(f(x_i), y_i): Plain training."""
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         logits, theta_stats = f(theta, theta_stats, x)
         loss, accuracy = _scores(logits, y, smoothing)
         return loss, theta_stats, {"theta/loss": loss, "theta/clean_accuracy": accuracy}
@@ -124,7 +140,7 @@ def clean(smoothing: float) -> TrainLoss:
 def adversarial(smoothing: float) -> TrainLoss:
     """mean_i ell(f(x_i + delta_i), y_i): the training loss of the L2L game (equation 3)."""
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         y = y if inner.y is None else inner.y
         logits, theta_stats = f(theta, theta_stats, x + inner.delta)
         loss, accuracy = _scores(logits, y, smoothing)
@@ -137,10 +153,31 @@ def clean_mix(beta: float, smoothing: float) -> TrainLoss:
     """(CE(x) + beta CE(x + delta)) / (1 + beta); the authors' adv_loss_pgd has beta = 1."""
     plain, attacked = clean(smoothing), adversarial(smoothing)
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y):
-        a, theta_stats, on_clean = plain(rng, f, ell, theta, theta_stats, x, inner, y)
-        b, theta_stats, on_attacked = attacked(rng, f, ell, theta, theta_stats, x, inner, y)
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
+        rest = {"x": x, "inner": inner, "y": y, "eps": eps}
+        a, theta_stats, on_clean = plain(rng, f, ell, theta, theta_stats, **rest)
+        b, theta_stats, on_attacked = attacked(rng, f, ell, theta, theta_stats, **rest)
         loss = (a + beta * b) / (1 + beta)
         return loss, theta_stats, {**on_clean, **on_attacked, "theta/loss": loss}
+
+    return train_loss
+
+
+def trades(beta: float, smoothing: float) -> TrainLoss:
+    """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (papers.md 4.5)."""
+
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
+        logits, theta_stats = f(theta, theta_stats, x)
+        attacked, theta_stats = f(theta, theta_stats, x + inner.delta)
+        plain, clean_accuracy = _scores(logits, y, smoothing)
+        gap = kl(jax.nn.log_softmax(logits), attacked).mean()
+        loss = plain + beta * gap
+        metrics = {
+            "theta/loss": loss,
+            "theta/kl": gap,
+            "theta/clean_accuracy": clean_accuracy,
+            "theta/robust_accuracy": _scores(attacked, y, smoothing)[1],
+        }
+        return loss, theta_stats, metrics
 
     return train_loss

@@ -1,92 +1,238 @@
-"""METHODS: one row per method. A new method is one solver file and one row here."""
+"""METHODS: one row per method. A new method is one solver file and one row here.
+
+A row lists the settings it takes and no others; `make_method` wants each of them, and no number
+has a default here. `s.attacker` is the Flax module g, `s.A` what it sees.
+"""
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from l2ljax import solvers
-from l2ljax.attacker_input import AttackerInput, GradNorm, image_and_gradient
-from l2ljax.losses import ATTACK_LOSSES, TrainLoss, adversarial, clean, clean_mix
+from l2ljax.attacker_input import image_and_gradient
+from l2ljax.grad_align import grad_align
+from l2ljax.interpolation import interpolated, toward_partner
+from l2ljax.losses import ATTACK_LOSSES, TrainLoss, adversarial, clean, clean_mix, trades
+from l2ljax.models import CoordinateLSTM
 from l2ljax.names import nearest
-from l2ljax.types import Method, Solver
+from l2ljax.two_terms import two_terms
+from l2ljax.types import Array, Ell, Method, Solver
 
-mixed = partial(clean_mix, 1.0)
+
+def _adversarial(s: Any) -> TrainLoss:
+    return adversarial(s.smoothing)
 
 
-class Settings(NamedTuple):
-    """What the rows are built from; no number has a default here."""
+def _mixed(s: Any) -> TrainLoss:
+    return clean_mix(1.0, s.smoothing) if s.clean_mix else adversarial(s.smoothing)
 
-    attacker: Any
-    A: AttackerInput
-    start: str
-    inner_steps: int
-    step_size: float
+
+def _trades(s: Any) -> TrainLoss:
+    return trades(s.trades_beta, s.smoothing)
+
+
+def _interpolated(s: Any) -> TrainLoss:
+    return interpolated(s.interp_label, s.smoothing, s.axis_name)
+
+
+def _toward_partner(s: Any) -> Callable[..., Ell]:
+    return partial(toward_partner, axis_name=s.axis_name)
 
 
 class Row(NamedTuple):
-    """solver: Settings -> Solver; inner_steps, start: the row's defaults (None: it has none).
+    """solver, train_loss, attack_loss: of the settings, those in `takes` and what all rows share.
 
+    network: whether g is one of the attackers that see whole images; the RNN rows bring their own.
+    paired: whether an image's attack depends on another one of its batch.
     selects: the validation accuracy by which a run's best epoch is chosen.
     """
 
-    solver: Callable[[Settings], Solver]
-    train_loss: Callable[[float], TrainLoss] = adversarial
+    solver: Callable[[Any], Solver]
+    takes: tuple[str, ...] = ()
+    train_loss: Callable[[Any], TrainLoss] = _adversarial
+    attack_loss: Callable[[Any], Callable[..., Ell]] = lambda s: ATTACK_LOSSES[s.attack_loss]
     learns: bool = False
-    inner_steps: int | None = None
-    start: str | None = None
+    network: bool = False
+    paired: bool = False
     selects: Literal["robust", "clean"] = "robust"
+    probe: Callable[..., Callable[..., dict[str, Array]]] | None = None
     what: str = ""
+
+
+_STEPS = ("inner_steps", "inner_step", "attacker_start", "attack_loss")
+_GRADIENT = ("attacker_start", "grad_norm", "attack_loss")
+_RNN = (
+    "inner_steps",
+    "attacker_start",
+    "attack_loss",
+    "rnn_hidden",
+    "rnn_input",
+    "rnn_weights",
+    "rnn_learned_step",
+    "remat",
+)
+
+
+def _rnn(s: Any) -> Solver:
+    return solvers.rnn(
+        CoordinateLSTM(s.rnn_hidden),
+        s.rnn_input,
+        s.inner_steps,
+        s.attacker_start,
+        s.rnn_weights,
+        s.remat,
+        s.rnn_learned_step,
+        s.axis_name,
+    )
 
 
 METHODS: dict[str, Row] = {
     "plain": Row(
         lambda s: solvers.none(),
-        clean,
+        train_loss=lambda s: clean(s.smoothing),
+        attack_loss=lambda s: ATTACK_LOSSES["ce"],
         selects="clean",
         what="no attack: min CE(x)",
     ),
     "fgsm": Row(
         lambda s: solvers.fgsm(),
-        mixed,
+        ("attack_loss", "clean_mix"),
+        _mixed,
         what="FGSM training, half clean",
     ),
     "pgm": Row(
-        lambda s: solvers.pgm(s.inner_steps, s.step_size, s.start),
-        mixed,
-        inner_steps=10,
-        start="zero",
+        lambda s: solvers.pgm(s.inner_steps, s.inner_step, s.attacker_start),
+        (*_STEPS, "clean_mix"),
+        _mixed,
         what="PGM training (the paper's PGM Net), half clean",
     ),
     "naive_l2l": Row(
         lambda s: solvers.naive_l2l(s.attacker),
+        attack_loss=lambda s: ATTACK_LOSSES["ce"],
         learns=True,
+        network=True,
         what="attacker sees the image alone",
     ),
     "grad_l2l": Row(
-        lambda s: solvers.grad_l2l(s.attacker, s.A, s.start),
+        lambda s: solvers.grad_l2l(s.attacker, s.A, s.attacker_start),
+        _GRADIENT,
         learns=True,
-        start="zero",
+        network=True,
         what="attacker sees image and gradient",
     ),
     "two_step_l2l": Row(
-        lambda s: solvers.two_step_l2l(s.attacker, s.A, s.start),
+        lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
+        _GRADIENT,
         learns=True,
-        start="zero",
+        network=True,
         what="the paper's recurrence of length two",
     ),
     "multistep_l2l": Row(
-        lambda s: solvers.multistep_l2l(s.attacker, s.A, s.start, s.inner_steps),
+        lambda s: solvers.multistep_l2l(s.attacker, s.A, s.attacker_start, s.inner_steps),
+        (*_GRADIENT, "inner_steps"),
         learns=True,
-        inner_steps=3,
-        start="zero",
+        network=True,
         what="the same recurrence, K steps",
     ),
     "kstep_l2l": Row(
-        lambda s: solvers.kstep_l2l(s.attacker, s.A, s.start, s.inner_steps, s.step_size),
+        lambda s: solvers.kstep_l2l(s.attacker, s.A, s.attacker_start, s.inner_steps, s.inner_step),
+        (*_GRADIENT, "inner_steps", "inner_step"),
         learns=True,
-        inner_steps=10,
-        start="zero",
+        network=True,
         what="the authors' other recurrence, K small steps",
+    ),
+    "grad_l2l_trades": Row(
+        lambda s: solvers.grad_l2l(s.attacker, s.A, s.attacker_start),
+        (*_GRADIENT, "trades_beta"),
+        _trades,
+        learns=True,
+        network=True,
+        what="Grad L2L with the loss of TRADES",
+    ),
+    "two_step_l2l_trades": Row(
+        lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
+        (*_GRADIENT, "trades_beta"),
+        _trades,
+        learns=True,
+        network=True,
+        what="2-Step L2L with the loss of TRADES",
+    ),
+    "grad_l2l_interp": Row(
+        lambda s: solvers.interp(s.attacker, s.A, 1),
+        ("grad_norm", "interp_label"),
+        _interpolated,
+        attack_loss=_toward_partner,
+        learns=True,
+        network=True,
+        paired=True,
+        what="L2L on adversarial interpolation, one step",
+    ),
+    "two_step_l2l_interp": Row(
+        lambda s: solvers.interp(s.attacker, s.A, 2),
+        ("grad_norm", "interp_label"),
+        _interpolated,
+        attack_loss=_toward_partner,
+        learns=True,
+        network=True,
+        paired=True,
+        what="L2L on adversarial interpolation, two steps",
+    ),
+    "rnn_adv": Row(
+        _rnn,
+        _RNN,
+        learns=True,
+        what="a learned recurrent optimiser takes the inner steps",
+    ),
+    "rnn_trades": Row(
+        _rnn,
+        (*_RNN, "trades_beta"),
+        _trades,
+        learns=True,
+        what="the same with the loss of TRADES",
+    ),
+    "trades": Row(
+        lambda s: solvers.pgm(s.inner_steps, s.inner_step, s.attacker_start),
+        (*_STEPS, "trades_beta"),
+        _trades,
+        what="TRADES: clean loss and the KL to the attacked image",
+    ),
+    "fast_bat": Row(
+        lambda s: solvers.fast_bat(s.bat_point, s.bat_step, s.bat_lambda, s.bat_mixed),
+        ("bat_point", "bat_step", "bat_lambda", "bat_mixed", "attack_loss"),
+        probe=two_terms,
+        what="Fast-BAT: theta also learns through delta",
+    ),
+    "fast_at": Row(
+        lambda s: solvers.pgm(1, s.inner_step, s.attacker_start),
+        ("inner_step", "attacker_start", "attack_loss"),
+        what="one sign step from a random start (FGSM-RS)",
+    ),
+    "n_fgsm": Row(
+        lambda s: solvers.n_fgsm(s.noise, s.inner_step),
+        ("noise", "inner_step", "attack_loss"),
+        what="one sign step from strong noise, not cut to the ball",
+    ),
+    "grad_align": Row(
+        lambda s: solvers.fgsm(),
+        ("ga_lambda", "attack_loss"),
+        lambda s: grad_align(s.ga_lambda, s.smoothing),
+        what="FGSM training that aligns the gradients within the ball",
+    ),
+    "pgd2": Row(
+        lambda s: solvers.pgm(2, s.inner_step, s.attacker_start),
+        ("inner_step", "attacker_start", "attack_loss"),
+        what="two PGD steps, attacked images only",
+    ),
+    "pgd10": Row(
+        lambda s: solvers.pgm(10, s.inner_step, s.attacker_start),
+        ("inner_step", "attacker_start", "attack_loss"),
+        what="ten PGD steps, attacked images only (Madry et al.)",
+    ),
+    "apgd10": Row(
+        lambda s: solvers.apgd(10, s.attacker_start),
+        ("attacker_start", "attack_loss"),
+        what="ten steps of Auto-PGD, attacked images only",
     ),
 }
 
@@ -94,23 +240,30 @@ METHODS: dict[str, Row] = {
 def make_method(
     name: str,
     *,
-    attacker: Any,
-    inner_steps: int,
-    step_size: float,
-    start: str,
-    grad_norm: GradNorm,
-    attack_loss: str,
-    mix: bool,
-    smoothing: float,
     order: Literal["simultaneous", "alternating"],
+    smoothing: float,
+    attacker: Any = None,
     axis_name: str | None = None,
+    **settings: Any,
 ) -> Method:
-    """The row `name` made concrete. `attacker` is the Flax module g (None where nothing learns)."""
+    """The row `name` made concrete; `settings` are those that `METHODS[name].takes` lists."""
     if name not in METHODS:
         raise ValueError(nearest("method", name, METHODS))
     row = METHODS[name]
-    A = image_and_gradient(grad_norm, axis_name)
-    settings = Settings(attacker, A, start, inner_steps, step_size)
-    loss = adversarial if row.train_loss is mixed and not mix else row.train_loss
-    solver = row.solver(settings)
-    return Method(solver, ATTACK_LOSSES[attack_loss], loss(smoothing), row.learns, order)
+    for setting in settings:
+        if setting not in row.takes:
+            raise ValueError(nearest(f"setting of {name}", setting, row.takes))
+    lacking = [setting for setting in row.takes if setting not in settings]
+    lacking += ["attacker"] if row.network and attacker is None else []
+    if lacking:
+        raise ValueError(f"method {name} needs {', '.join(lacking)}")
+    s = SimpleNamespace(**settings, attacker=attacker, smoothing=smoothing, axis_name=axis_name)
+    if "grad_norm" in row.takes:
+        s.A = image_and_gradient(s.grad_norm, axis_name)
+    losses = row.attack_loss(s), row.train_loss(s)
+    return Method(row.solver(s), *losses, row.learns, order, row.probe)
+
+
+def takers(setting: str) -> list[str]:
+    """The methods that take a setting."""
+    return [name for name, row in METHODS.items() if setting in row.takes]

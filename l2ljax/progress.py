@@ -76,6 +76,11 @@ class Progress:
         print(text, file=self._stream, flush=True)
         self._drawn_at = -float("inf")
 
+    def rewind(self, step: int):
+        """The run goes on from an earlier step; speed and time left count anew."""
+        self._first = None
+        self._tenth = 10 * step // self._total
+
     def close(self):
         """End the line."""
         if self._terminal and self._drawn:

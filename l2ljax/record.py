@@ -39,16 +39,24 @@ class Record:
         self._clock = clock
         self._path = Path(workdir) / "metrics.jsonl"
         self._board = None
-        summary_writer = _summary_writer() if tensorboard else None
+        self._summary_writer = _summary_writer() if tensorboard else None
+        self._open(resume_step)
+
+    def _open(self, resume_step: int):
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _cut(self._path, resume_step)
             self._file = self._path.open("a", encoding="utf-8")
-            if summary_writer is not None:
+            if self._summary_writer is not None:
                 folder = str(self._path.with_name("tensorboard"))
-                self._board = summary_writer(folder, purge_step=resume_step + 1)
+                self._board = self._summary_writer(folder, purge_step=resume_step + 1)
         except OSError as error:
             raise RecordError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def rewind(self, step: int):
+        """Cut off what lies beyond `step`: the run goes on from there."""
+        self.close()
+        self._open(step)
 
     def write(self, step: int, values: Mapping[str, Any], *, epoch: float | None = None):
         """Append one record; values are scalars, and one that is not finite becomes null."""

@@ -48,19 +48,22 @@ class Solver(NamedTuple):
     """An inner problem: `init(rng, x) -> phi, phi_stats` and `solve(...) -> Inner`.
 
     solve : (rng, theta, phi, phi_stats, ell, x, y, *, eps, train) -> Inner
+    radius: delta's own ball over eps; only N-FGSM plays beyond 1
     """
 
     init: Callable[[Array, Array], tuple[Tree, Tree]]
     solve: Callable[..., Inner]
-    radius: int = 1
+    radius: float = 1
 
 
 class Method(NamedTuple):
     """A row of METHODS made concrete: the game between theta and phi.
 
     attack_loss : (f, theta, x, y) -> ell, with f : (theta, x) -> logits
-    train_loss  : (rng, f, ell, theta, theta_stats, x, inner, y) -> loss, theta_stats, metrics,
-                  with f : (theta, stats, x) -> logits, stats (the turn's BatchNorm mode bound in)
+    train_loss  : (rng, f, ell, theta, theta_stats, x, inner, y, *, eps)
+                  -> loss, theta_stats, metrics, with one key per image in rng and
+                  f : (theta, stats, x) -> logits, stats (the turn's BatchNorm mode bound in)
+    probe       : (method, f) -> (rng, state, x, y, eps) -> metrics, once per epoch
     """
 
     solver: Solver
@@ -68,11 +71,15 @@ class Method(NamedTuple):
     train_loss: Callable[..., tuple[Array, Tree, dict[str, Array]]]
     learns: bool
     order: Literal["simultaneous", "alternating"]
-    probe: Callable[..., dict[str, Array]] | None = None
+    probe: Callable[..., Callable[..., dict[str, Array]]] | None = None
 
 
 class State(NamedTuple):
-    """All that a run is: with (seed, data, flags) it determines everything that follows."""
+    """All that a run is: with (seed, data, flags) it determines everything that follows.
+
+    rollbacks: how often the run was taken back; each starts a new random stream and halves theta's
+    learning rate.
+    """
 
     step: Array
     rollbacks: Array

@@ -39,21 +39,42 @@ def images(n=8, size=8, channels=1, classes=10, dtype=jnp.float32):
     return x, jnp.arange(n) % classes
 
 
+SETTINGS = {
+    "inner_steps": 3,
+    "inner_step": 0.04,
+    "attacker_start": "zero",
+    "grad_norm": "batch_max",
+    "attack_loss": "ce",
+    "clean_mix": True,
+    "trades_beta": 2.0,
+    "interp_label": 0.5,
+    "rnn_hidden": 4,
+    "rnn_input": "sign_log",
+    "rnn_weights": "ones",
+    "rnn_learned_step": True,
+    "remat": False,
+    "bat_point": "ns_pgd",
+    "bat_step": 1.0,
+    "bat_lambda": 2.0,
+    "bat_mixed": "z",
+    "noise": 2.0,
+    "ga_lambda": 0.5,
+}
+"""Small numbers for every setting that a row of METHODS may take."""
+
+FROM_KL = dict.fromkeys(
+    ("trades", "rnn_trades"), {"attack_loss": "kl", "attacker_start": "gaussian"}
+)
+
+
 def method_of(name, attacker=None, **changes):
     """A row of METHODS with small settings."""
-    row = METHODS[name]
-    settings = {
-        "attacker": attacker or make_attacker("wide", 1, width=1 / 16),
-        "inner_steps": row.inner_steps and 3,
-        "step_size": 0.04,
-        "start": row.start,
-        "grad_norm": "batch_max",
-        "attack_loss": "ce",
-        "mix": True,
-        "smoothing": 0.0,
-        "order": "simultaneous",
-    }
-    return make_method(name, **(settings | changes))
+    takes = METHODS[name].takes
+    settings = {key: value for key, value in SETTINGS.items() if key in takes}
+    settings |= FROM_KL.get(name, {})
+    common = {"attacker": attacker or make_attacker("wide", 1, width=1 / 16)}
+    common |= {"smoothing": 0.0, "order": "simultaneous"}
+    return make_method(name, **(common | settings | changes))
 
 
 def small_net(classes=10):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from l2ljax.attacks import Budget, autoattack
+from l2ljax.attacks import Budget, autoattack, checks
 from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS
 
 KEY = jax.random.key(3)
@@ -233,3 +233,12 @@ def test_square_is_watched():
     result = autoattack(KEY, lambda x: logits(theta, jnp.round(20 * x) / 20), x, y, **SETTINGS)
     assert result.accuracy["square"] < result.accuracy["fab-t"]
     assert any("Square lowered the accuracy by" in line for line in result.warnings)
+
+
+def test_square_is_blamed_on_masking_only_after_an_attack_with_a_gradient():
+    """Alone it lowers the accuracy of every classifier."""
+    fell = {"clean": 0.9, "apgd-ce": 0.6, "square": 0.5}
+    assert "by 10.0 points" in checks.square_helps(fell)
+    assert checks.square_helps({"clean": 0.9, "square": 0.5}) is None
+    assert checks.square_helps(fell | {"square": 0.6}) is None
+    assert checks.square_helps({"clean": 0.9, "apgd-ce": 0.6}) is None

@@ -142,3 +142,11 @@ def test_scale_takes_bytes_to_the_unit_interval_and_leaves_floats():
     x = jnp.arange(256, dtype=jnp.uint8)
     np.testing.assert_array_equal(ball.scale(x), np.arange(256, dtype="f4") * np.float32(1 / 255))
     np.testing.assert_array_equal(ball.scale(jnp.array([0.0, 0.3])), np.float32([0, 0.3]))
+
+
+def test_noise_may_leave_the_box_and_the_uniform_start_is_what_is_inside():
+    x = jnp.zeros((4, 3, 3, 1))
+    rng = jax.random.key(0)
+    drawn = ball.noise(rng, x, 0.2)
+    assert -0.2 <= float(drawn.min()) < -0.1 and 0.1 < float(drawn.max()) <= 0.2
+    np.testing.assert_array_equal(ball.uniform(rng, x, 0.2), jnp.maximum(drawn, 0))

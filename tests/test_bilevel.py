@@ -179,7 +179,7 @@ def test_the_batchnorm_table(order):
 def test_craft_bn_update_lets_the_statistics_see_the_clean_images_too():
     f, theta, stats = small_net()
     x, y = images()
-    method = method_of("fgsm", mix=False)
+    method = method_of("fgsm", clean_mix=False)
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
 
     def statistics(craft_bn):
@@ -244,7 +244,7 @@ def test_the_average_follows_theta_with_its_decay():
 def test_a_step_is_a_function_of_step_rollbacks_and_key():
     f, theta, stats = small_net()
     x, y = images()
-    method = method_of("pgm", start="uniform")
+    method = method_of("pgm", attacker_start="uniform")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
     step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
     key = jax.random.key(0)
@@ -261,7 +261,7 @@ def test_a_step_is_a_function_of_step_rollbacks_and_key():
 def test_the_radius_is_warmed_up():
     f, theta, stats = small_net()
     x, y = images()
-    method = method_of("fgsm", mix=False)
+    method = method_of("fgsm", clean_mix=False)
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
     step = jax.jit(make_step(f, method, SGD, SGD, eps=lambda step: 0.01 * (step + 1)))
     radii = []

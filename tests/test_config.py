@@ -13,7 +13,8 @@ from l2ljax.data import DATASETS
 from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, make_classifier
 from options import UsageError, parse
-from recipes import RECIPES
+from recipes import RECIPES, default_recipe
+from recipes.base import METHOD
 
 NAMES = {flag.name for flag in DECIDES}
 
@@ -33,10 +34,10 @@ def test_a_flag_wins_over_the_recipe_and_the_recipe_over_the_base():
 def test_the_recipe_wins_over_the_methods_row_and_a_flag_over_both():
     pgm = {"method": "pgm", "dataset": "cifar10"}
     on_mnist = resolve({"method": "pgm", "dataset": "mnist"})
-    assert on_mnist["attacker_start"] == METHODS["pgm"].start == "zero"
+    assert on_mnist["attacker_start"] == METHOD["pgm"]["attacker_start"] == "zero"
     assert resolve(pgm)["attacker_start"] == "gaussian"
     assert resolve(pgm | {"attacker_start": "uniform"})["attacker_start"] == "uniform"
-    assert resolve(pgm)["inner_steps"] == METHODS["pgm"].inner_steps
+    assert resolve(pgm)["inner_steps"] == METHOD["pgm"]["inner_steps"]
     assert resolve(pgm | {"inner_steps": 3})["inner_steps"] == 3
 
 
@@ -67,7 +68,7 @@ def test_without_any_flag_it_is_grad_l2l_on_digits():
 
 
 def test_a_fraction_keeps_its_text():
-    config = resolve(given("--eps=8/255", "--inner_step=2/255"))
+    config = resolve(given("--method=pgm", "--eps=8/255", "--inner_step=2/255"))
     assert (config["eps"], config["inner_step"]) == ("8/255", "2/255")
 
 
@@ -87,9 +88,30 @@ def test_a_fraction_keeps_its_text():
         (["--eps=8/0"], ["--eps", "8/0"]),
         (["--eps=nan"], ["--eps", "nan"]),
         (["--eps_warmup=-1"], ["--eps_warmup=-1"]),
-        (["--inner_step=0"], ["--inner_step=0"]),
-        (["--inner_step=nan"], ["--inner_step", "nan"]),
-        (["--inner_step=-1/255"], ["--inner_step=-1/255"]),
+        (["--method=pgm", "--inner_step=0"], ["--inner_step=0"]),
+        (["--method=pgm", "--inner_step=nan"], ["--inner_step", "nan"]),
+        (["--method=pgm", "--inner_step=-1/255"], ["--inner_step=-1/255"]),
+        (["--method=fast_at", "--inner_step=eps"], ["--inner_step", "'eps'", "1.25eps"]),
+        (["--method=fast_at", "--inner_step=0eps"], ["--inner_step=0eps"]),
+        (["--inner_step=0.1"], ["--inner_step", "grad_l2l", "pgm", "kstep_l2l"]),
+        (["--bat_lambda=1"], ["--bat_lambda", "grad_l2l", "fast_bat"]),
+        (["--method=fast_bat", "--bat_lambda=-1"], ["--bat_lambda=-1"]),
+        (["--method=fast_bat", "--bat_step=0"], ["--bat_step=0"]),
+        (["--method=fast_bat", "--bat_point=pdg"], ["'pdg'", "'pgd'"]),
+        (["--method=trades", "--trades_beta=-1"], ["--trades_beta=-1"]),
+        (["--method=n_fgsm", "--noise=-1"], ["--noise=-1"]),
+        (["--method=grad_align", "--ga_lambda=-1"], ["--ga_lambda=-1"]),
+        (["--method=grad_l2l_interp", "--interp_label=1.5"], ["--interp_label=1.5"]),
+        (["--method=rnn_adv", "--rnn_hidden=0"], ["--rnn_hidden=0"]),
+        (["--method=trades", "--attacker_start=zero"], ["--attack_loss=kl", "gaussian"]),
+        (["--method=grad_align", "--attack_loss=kl"], ["--attack_loss=kl", "grad_align"]),
+        (
+            ["--method=fast_bat", "--attack_loss=kl", "--bat_point=fgsm"],
+            ["--attack_loss=kl", "--bat_point=fgsm"],
+        ),
+        (["--on_overfitting=panic"], ["--on_overfitting", "rollback"]),
+        (["--theta_peak_at=2"], ["--theta_peak_at=2"]),
+        (["--train_size=0"], ["--train_size=0"]),
         (["--method=pgm", "--inner_steps=0"], ["--inner_steps=0"]),
         (["--method=pgm", "--inner_steps=-3"], ["--inner_steps=-3"]),
         (["--method=plain", "--inner_steps=0"], ["--inner_steps", "plain", "pgm", "kstep_l2l"]),
@@ -137,7 +159,9 @@ def test_what_is_refused_in_one_line(argv, words):
     "argv",
     [
         ["--attack_loss=kl", "--attacker_start=gaussian"],
-        ["--attack_loss=kl", "--method=naive_l2l"],
+        ["--method=fast_bat", "--attack_loss=kl"],
+        ["--method=fast_at", "--inner_step=1.25eps"],
+        ["--method=fast_bat", "--bat_lambda=0"],
         ["--phi_steps=2", "--order=alternating"],
         ["--phi_lr=0"],
         ["--theta_drops="],
@@ -170,15 +194,18 @@ CONFIGURATIONS = [
     | ({"init_from": "none"} if RECIPES[recipe].NEEDS_INIT else {})
     for method in METHODS
     for dataset in ("digits", "cifar10", "svhn", "npz:my own.npz")
-    for recipe in RECIPES
+    for recipe in ("quick", "l2l_v1", default_recipe(dataset, method))
 ]
+
+
+BARE = "--method=pgm --recipe=l2l_v1 --init_from=none --theta_drops= --noclean_mix"
 
 
 def test_what_is_shown_can_be_pasted_back():
     for what in CONFIGURATIONS:
         config = resolve(what)
         assert resolve(given(*shlex.split(show(config)))) == config
-    bare = resolve(given("--recipe=l2l_v1", "--init_from=none", "--theta_drops=", "--noclean_mix"))
+    bare = resolve(given(*shlex.split(BARE)))
     assert bare["theta_drops"] == "" != resolve(CONFIGURATIONS[1])["theta_drops"]
     assert resolve(given(*shlex.split(show(bare)))) == bare
     assert "None" not in show(bare)

@@ -75,3 +75,12 @@ def test_rows_agree_with_their_own_shapes():
         channels = row.shape[-1]
         assert row.mean is None or len(row.mean) == len(row.std) == channels, name
         assert len(set(row.class_names)) == len(row.class_names) == (100 if "100" in name else 10)
+
+
+def test_train_size_keeps_the_first_training_images_and_nothing_else_changes(digits):
+    few = load("digits", train_size=100)
+    assert (few.x_train == digits.x_train[:100]).all() and len(few.y_train) == 100
+    assert (few.x_val == digits.x_val).all() and (few.x_test == digits.x_test).all()
+    for size in (0, 1098):
+        with pytest.raises(DataError, match=f"train_size must lie in 1 .. 1097, not {size}"):
+            load("digits", train_size=size)

@@ -20,8 +20,8 @@ SMALL = [
     "--final_attacks=clean",
     "--noplots",
     "--notensorboard",
-    "--grad_norm=batch_max",
 ]
+BATCH_MAX = "--grad_norm=batch_max"
 SHORT = ["--apgd_steps=4", "--fab_steps=3", "--targets=2", "--square_queries=20"]
 CASCADE = ["--attacks=pgm2,autoattack", "--num_examples=60", "--batch_size=20", *SHORT]
 
@@ -34,12 +34,13 @@ def trained(folder, *flags):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("grad"))
+    return trained(tmp_path_factory.mktemp("grad"), BATCH_MAX)
 
 
 @pytest.fixture(scope="module")
 def multistep(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("multi"), "--method=multistep_l2l", "--inner_steps=2")
+    flags = ["--method=multistep_l2l", "--inner_steps=2", BATCH_MAX]
+    return trained(tmp_path_factory.mktemp("multi"), *flags)
 
 
 @pytest.fixture(scope="module")

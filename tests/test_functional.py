@@ -52,6 +52,15 @@ class WithTrain(nn.Module):
         return nn.Dense(3)(x)
 
 
+class WithFeatures(nn.Module):
+    """A user's own that has features: BatchNorm, then a head."""
+
+    @nn.compact
+    def __call__(self, x, train=False, features=False):
+        h = nn.BatchNorm(use_running_average=not train)(x.reshape(len(x), -1))
+        return h if features else nn.Dense(3, name="head")(h)
+
+
 class FrozenBatchNorm(nn.Module):
     """A user's own: statistics but no `train`."""
 
@@ -137,6 +146,24 @@ def test_module_with_several_collections_updates_all_of_them():
     assert f(theta, stats, X, "eval")[1]["counts"]["seen"] == 0
     assert f(theta, stats, X, "batch")[1]["counts"]["seen"] == 0
     assert f(theta, stats, X, "update")[1]["counts"]["seen"] == len(X)
+
+
+@pytest.mark.parametrize("mode", ["eval", "batch", "update"])
+def test_features_are_what_the_last_layer_sees_and_leave_the_statistics_alike(mode):
+    f, (theta, stats) = functional(WithFeatures()), initialise(WithFeatures(), KEY, X)
+    logits, after = f(theta, stats, X, mode)
+    h, after_features = f(theta, stats, X, mode, features=True)
+    np.testing.assert_allclose(h @ theta["head"]["kernel"], logits, atol=1e-5)
+    assert equal(after, after_features)
+    assert equal(after, stats) == (mode != "update")
+
+
+@pytest.mark.parametrize("make", [Small, Plain])
+def test_a_module_without_features_is_named_only_when_asked_for_them(make):
+    f, (theta, stats) = functional(make()), initialise(make(), KEY, X)
+    f(theta, stats, X, "eval", features=False)
+    with pytest.raises(ValueError, match=f"{make.__name__} gives no features"):
+        f(theta, stats, X, "eval", features=True)
 
 
 def test_frozen_statistics_stay_in_every_mode():

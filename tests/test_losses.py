@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -72,7 +73,7 @@ def test_clean_mix_weighs_clean_and_attacked_by_one_to_beta():
     x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
     inner = Inner(delta=jnp.full_like(x, 0.25).at[:, 0, 0, 0].set(1.0))
     loss, stats, metrics = losses.clean_mix(2.0, 0.0)(
-        None, f, None, None, 0, x, inner, jnp.asarray(Y)
+        None, f, None, None, 0, x, inner, jnp.asarray(Y), eps=0.1
     )
     clean = losses.cross_entropy(LOGITS, Y).mean()
     attacked = losses.cross_entropy((x + inner.delta).reshape(3, 3), Y).mean()
@@ -88,7 +89,7 @@ def test_a_solvers_soft_labels_replace_the_labels():
     soft = jnp.full((3, 3), 1 / 3)
     inner = Inner(delta=jnp.zeros((3, 1, 3, 1)), y=soft)
     loss, _, _ = losses.adversarial(0.0)(
-        None, f, None, None, 0, jnp.zeros((3, 1, 3, 1)), inner, jnp.asarray(Y)
+        None, f, None, None, 0, jnp.zeros((3, 1, 3, 1)), inner, jnp.asarray(Y), eps=0.1
     )
     np.testing.assert_allclose(loss, losses.cross_entropy(LOGITS, soft).mean(), rtol=1e-5)
 
@@ -184,3 +185,42 @@ def test_the_gradients_of_tied_logits_are_finite():
     for loss in (losses.dlr, losses.margin, lambda z, y: losses.dlr_targeted(z, y, t)):
         gradient = jax.grad(lambda z, loss=loss: loss(z, y).sum())(z)
         assert bool(jnp.isfinite(loss(z, y)).all()) and bool(jnp.isfinite(gradient).all())
+
+
+def test_trades_is_the_clean_loss_and_beta_times_the_kl_to_the_attacked_image():
+    """Both arguments of the KL learn: half of its slope would be missing otherwise."""
+
+    def f(theta, stats, x):
+        return theta * x.reshape(len(x), -1), stats + 1
+
+    x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
+    inner = Inner(delta=jnp.zeros_like(x).at[:, 0, 0, 0].set(1.5))
+
+    def numpy_loss(theta):
+        p, q = (
+            log_softmax(theta * np.asarray(v).reshape(3, 3), axis=1) for v in (x, x + inner.delta)
+        )
+        return (-p[np.arange(3), Y] + 6.0 * (np.exp(p) * (p - q)).sum(1)).mean()
+
+    def loss(theta):
+        given = (None, f, None, theta, 0, x, inner, jnp.asarray(Y))
+        value, stats, metrics = losses.trades(6.0, 0.0)(*given, eps=0.1)
+        return value, (stats, metrics)
+
+    (value, (stats, metrics)), slope = jax.value_and_grad(loss, has_aux=True)(0.8)
+    np.testing.assert_allclose(value, numpy_loss(0.8), rtol=1e-5)
+    np.testing.assert_allclose(slope, (numpy_loss(0.81) - numpy_loss(0.79)) / 0.02, rtol=1e-3)
+    assert stats == 2, "statistics see clean, then attacked"
+    assert set(metrics) >= {"theta/kl", "theta/clean_accuracy", "theta/robust_accuracy"}
+
+
+def test_the_cosine_is_per_example_and_safe_for_zero_and_for_tiny_vectors():
+    a = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1.0, 0.0]])
+    b = jnp.array([[4.0, 3.0], [1.0, 1.0], [2e-30, 2e-30], [-2.0, 0.0]])
+    np.testing.assert_allclose(losses.cosine(a, b), [0.96, 0, np.sqrt(0.5), -1], rtol=1e-6)
+    slopes = jax.grad(lambda a: losses.cosine(a, b).sum())(a)
+    assert bool(jnp.isfinite(slopes).all())
+    exact = jax.test_util.check_grads
+    exact(
+        lambda a: losses.cosine(a, b[:1]), (a[:1],), order=1, modes=("rev",), atol=1e-2, rtol=1e-2
+    )

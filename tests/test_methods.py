@@ -1,5 +1,7 @@
 """Claims about every row of METHODS; a new row is checked without being told."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,35 +9,39 @@ import pytest
 
 from games import EPS, SGD, images, keys, method_of, small_net
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.methods import METHODS, make_method
+from l2ljax.methods import METHODS, make_method, takers
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def net():
     return small_net()
 
 
-def solve(net, name, eps=EPS, seed=3, x=None, train=False):
-    f, theta, stats = net
-    method = method_of(name)
-    default, y = images()
-    x = default if x is None else x
+@functools.cache
+def compiled(name):
+    """The inner problem of a row, once for all tests: (phi, x, eps, keys) -> Inner."""
+    f, theta, stats = net()
+    method, (x, y) = method_of(name), images()
     phi, phi_stats = method.solver.init(jax.random.key(2), x)
-    ell = method.attack_loss(lambda theta, x: f(theta, stats, x, "batch")[0], theta, x, y)
 
     @jax.jit
-    def run(phi, eps):
-        return method.solver.solve(
-            keys(seed=seed), theta, phi, phi_stats, ell, x, y, eps=eps, train=train
-        )
+    def run(x, eps, keys):
+        ell = method.attack_loss(lambda t, x, **ask: f(t, stats, x, "batch", **ask)[0], theta, x, y)
+        return method.solver.solve(keys, theta, phi, phi_stats, ell, x, y, eps=eps, train=False)
 
-    return x, run(phi, eps), method
+    return run, method
+
+
+def solve(name, eps=EPS, seed=3, x=None):
+    run, method = compiled(name)
+    x = images()[0] if x is None else x
+    return x, run(x, eps, keys(seed=seed)), method
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_delta_stays_in_ball_and_box(net, name):
+def test_delta_stays_in_ball_and_box(name):
     x = jax.random.uniform(jax.random.key(9), images()[0].shape).round(1)  # many 0.0 and 1.0
-    x, inner, method = solve(net, name, x=x)
+    x, inner, method = solve(name, x=x)
     assert float(jnp.abs(inner.delta).max()) <= method.solver.radius * EPS + 1e-8
     assert 0.0 <= float((x + inner.delta).min()) and float((x + inner.delta).max()) <= 1.0
     if name != "plain":
@@ -43,18 +49,18 @@ def test_delta_stays_in_ball_and_box(net, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_zero_eps_gives_zero_delta(net, name):
-    assert float(jnp.abs(solve(net, name, eps=0.0)[1].delta).max()) == 0.0
+def test_zero_eps_gives_zero_delta(name):
+    assert float(jnp.abs(solve(name, eps=0.0)[1].delta).max()) == 0.0
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_same_key_same_delta(net, name):
-    np.testing.assert_array_equal(solve(net, name)[1].delta, solve(net, name)[1].delta)
+def test_same_key_same_delta(name):
+    np.testing.assert_array_equal(solve(name)[1].delta, solve(name)[1].delta)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_moves_phi_exactly_if_it_learns_and_compiles_once(net, name):
-    f, theta, stats = net
+def test_a_step_moves_phi_exactly_if_it_learns_and_compiles_once(name):
+    f, theta, stats = net()
     method, (x, y) = method_of(name), images()
     state = init_state(jax.random.key(2), theta, stats, method, SGD, SGD, x)
     step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
@@ -78,15 +84,19 @@ def test_a_step_moves_phi_exactly_if_it_learns_and_compiles_once(net, name):
 
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'grad_l2l'"):
-        make_method(
-            "grad_12l",
-            attacker=None,
-            inner_steps=1,
-            step_size=0.1,
-            start="zero",
-            grad_norm="none",
-            attack_loss="ce",
-            mix=True,
-            smoothing=0.0,
-            order="simultaneous",
-        )
+        make_method("grad_12l", smoothing=0.0, order="simultaneous")
+
+
+def test_a_method_wants_each_of_its_settings_and_no_other():
+    rest = {"smoothing": 0.0, "order": "simultaneous", "attack_loss": "ce"}
+    with pytest.raises(ValueError, match="fast_at needs inner_step, attacker_start"):
+        make_method("fast_at", **rest)
+    with pytest.raises(ValueError, match="setting of fgsm 'clean_mux': did you mean 'clean_mix'"):
+        make_method("fgsm", clean_mux=True, **rest)
+    with pytest.raises(ValueError, match="grad_l2l needs attacker"):
+        make_method("grad_l2l", attacker_start="zero", grad_norm="none", **rest)
+
+
+def test_takers_lists_the_methods_of_a_setting():
+    assert takers("noise") == ["n_fgsm"]
+    assert "pgm" in takers("inner_steps") and "plain" not in takers("inner_steps")

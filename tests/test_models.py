@@ -1,3 +1,7 @@
+from functools import partial
+from types import SimpleNamespace
+
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -71,6 +75,39 @@ def test_any_image_size_gives_float32_logits(name, shape, dtype):
     logits, state = jax.eval_shape(run, jnp.zeros((3, *shape)))
     assert (logits.shape, logits.dtype) == ((3, 10), jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_what_the_head_sees_need_no_head_and_change_no_initial_value(name):
+    x = jax.random.uniform(KEY, (3, 8, 8, 1))
+    module, last = tiny(name), "fc3" if name == "small_cnn" else "head"
+    theta, stats = initialise(module, KEY, x)
+    asking = SimpleNamespace(init=partial(module.init, features=True), __call__=module.__call__)
+    headless, same_stats = initialise(asking, KEY, x)
+    chex.assert_trees_all_equal(headless, {k: theta[k] for k in theta if k != last})
+    chex.assert_trees_all_equal(same_stats, stats)
+    assert last in theta
+
+    @jax.jit
+    def both(headless, head):
+        f = functional(module)
+        h = f(headless, stats, x, "batch", features=True)[0]
+        return f({**headless, last: head}, stats, x, "batch")[0], h @ head["kernel"] + head["bias"]
+
+    head = jax.tree.map(lambda leaf: jax.random.normal(KEY, leaf.shape), theta[last])
+    logits, expected = both(headless, head)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    assert jnp.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_features_are_float32_vectors(name, dtype):
+    def run(x):
+        return tiny(name, dtype=dtype).init_with_output(KEY, x, train=True, features=True)[0]
+
+    h = jax.eval_shape(run, jnp.zeros((3, 8, 8, 1)))
+    assert (h.ndim, h.shape[0], h.dtype) == (2, 3, jnp.float32)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,8 +246,9 @@ def test_float64_is_not_rounded_on_the_way(name):
         module = tiny(name, dtype=jnp.float64)
         state = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), x)
         state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float64), state)
-        logits = jax.eval_shape(lambda state, x: module.apply(state, x, train=False), state, x)
-        assert logits.dtype == jnp.float64
+        for features in (False, True):
+            run = partial(module.apply, train=False, features=features)
+            assert jax.eval_shape(run, state, x).dtype == jnp.float64
 
 
 @pytest.mark.parametrize(

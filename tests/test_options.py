@@ -6,7 +6,17 @@ import pathlib
 import pytest
 
 from l2ljax.data import DataError
-from options import Flag, UsageError, check_eps, defaults, fraction, parse, run_main, show_help
+from options import (
+    Flag,
+    UsageError,
+    check_eps,
+    defaults,
+    fraction,
+    parse,
+    run_main,
+    show_help,
+    step_size,
+)
 
 TABLE = [
     Flag("eps", "fraction", "radius of the ball", "0.1"),
@@ -184,3 +194,17 @@ class TestEveryScript:
         said = capsys.readouterr().err
         assert said.startswith(f"{script}.py: unknown flag '{name}z'") and f"'{name}'" in said
         assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text, number",
+    [("0.01", 0.01), ("2/255", 2 / 255), ("1.25eps", 0.25), ("1/2eps", 0.1), ("1eps", 0.2)],
+)
+def test_a_step_is_a_number_or_a_multiple_of_the_radius(text, number):
+    assert step_size(text, 0.2) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("text", ["eps", "1.25 radii", "1epsilon", "eps1.25", ""])
+def test_what_is_no_step_is_refused(text):
+    with pytest.raises(UsageError, match="is no"):
+        step_size(text, 0.2)

@@ -161,3 +161,17 @@ def test_nothing_to_do_and_nothing_drawn_are_fine():
     with Progress(0, label="run", stream=stream):
         pass
     assert stream.getvalue() == ""
+
+
+def test_after_a_rewind_speed_counts_anew():
+    stream, clock = io.StringIO(), Clock()
+    with Progress(10, label="run", stream=stream, clock=clock) as progress:
+        for step in (1, 2, 3, 4, 5, 6, 7, 8):
+            clock.now += 100.0
+            progress.update(step)
+        progress.rewind(4)
+        for step in (5, 6):
+            clock.now += 1.0
+            progress.update(step)
+    last = stream.getvalue().splitlines()[-1]
+    assert " 60 %" in last and "1 step/s" in last

@@ -4,17 +4,17 @@ import shlex
 
 import pytest
 
-from config import DECIDES, WHAT, epochs, resolve
+from config import DECIDES, OWN, WHAT, epochs, resolve
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
-from options import check_eps, fraction, parse
-from recipes import DEFAULT, RECIPES, base, flags_of
+from options import check_eps, parse, step_size
+from recipes import DERIVED, OF_METHOD, QUICK, RECIPES, base, default_recipe, flags_of
 
 FLAGS = {flag.name: flag for flag in DECIDES}
 SETTINGS = set(FLAGS) - {flag.name for flag in WHAT}
-OPTIONAL = {"inner_steps", "attacker_start", "dropout", "augment"}
+OPTIONAL = OWN | {"dropout", "augment"}
 """Flags whose value may come from the method, the network or the dataset."""
 
 
@@ -28,19 +28,25 @@ def of_its_kind(name, value):
     kind = FLAGS[name].kind
     if isinstance(kind, tuple):
         return value in kind
-    if kind == "fraction":
-        return isinstance(value, str) and fraction(value) > 0
+    if kind in ("fraction", "step"):
+        return isinstance(value, str) and step_size(value, 1.0) > 0
     return type(value) is kind
 
 
 def test_the_base_covers_every_flag_that_needs_a_value():
-    assert set(base.FLAGS) == SETTINGS - OPTIONAL
+    assert SETTINGS - OPTIONAL <= set(base.FLAGS)
+
+
+def test_every_method_has_a_value_for_each_of_its_settings():
+    for method, row in METHODS.items():
+        layer = base.FLAGS | base.METHOD.get(method, {})
+        assert set(row.takes) <= set(layer) | set(DERIVED), method
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_sets_known_flags_to_values_of_their_kind(recipe):
-    for flags in [base.FLAGS, *layers(recipe)]:
-        assert set(flags) <= SETTINGS
+    for flags in [base.FLAGS, *base.METHOD.values(), *layers(recipe)]:
+        assert set(flags) <= SETTINGS | {"train_size", "val_size"}
         wrong = {name: value for name, value in flags.items() if not of_its_kind(name, value)}
         assert not wrong
 
@@ -54,13 +60,22 @@ def test_a_recipe_speaks_of_existing_datasets_and_methods(recipe):
         assert dataset in DATASETS and method in METHODS
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_gives_no_inner_steps_or_start_to_a_method_without(recipe):
-    for dataset in DATASETS:
-        for method, row in METHODS.items():
-            flags = flags_of(recipe, dataset, method)
-            assert row.inner_steps or "inner_steps" not in flags
-            assert row.start or "attacker_start" not in flags
+def test_a_method_keeps_no_setting_that_is_not_its_own():
+    for method, row in METHODS.items():
+        config = resolve({"method": method, "dataset": "cifar10"})
+        assert {name for name in OWN if config[name] is not None} == set(row.takes)
+
+
+def test_what_the_authors_choose_by_the_radius():
+    expected = {8: 0.2, 4: 0.063, 12: 0.632, 16: 2.0, 32: 2.0}
+    found = {n: DERIVED["ga_lambda"](n / 255) for n in expected}
+    assert found == pytest.approx(expected, abs=6e-4)
+    assert DERIVED["bat_step"](8 / 255) == "5000/255"
+    assert DERIVED["bat_step"](9 / 255) == DERIVED["bat_step"](16 / 255) == "2000/255"
+    bat = {"method": "fast_bat", "dataset": "cifar10"}
+    assert resolve(bat)["bat_step"] == "5000/255"
+    assert resolve(bat | {"eps": "16/255"})["bat_step"] == "2000/255"
+    assert resolve(bat | {"bat_step": "1"})["bat_step"] == "1"
 
 
 def test_later_layers_win(monkeypatch):
@@ -84,7 +99,10 @@ def test_every_method_on_every_dataset_has_a_game(recipe):
         for method in METHODS:
             what = {"recipe": recipe, "dataset": dataset, "method": method, "init_from": "none"}
             config = resolve(what)
-            assert fraction(config["inner_step"]) <= check_eps(config["eps"])
+            eps = check_eps(config["eps"])
+            assert (
+                config["inner_step"] is None or step_size(config["inner_step"], eps) <= 1.25 * eps
+            )
             make_classifier(config["model"], 10)
             make_attacker(config["attacker"], 1, width=config["attacker_width"])
             for player in ("theta", "phi"):
@@ -186,6 +204,30 @@ def test_only_photographs_are_flipped():
 
 
 def test_the_default_recipe_is_one_and_starts_from_nothing():
-    for dataset, recipe in DEFAULT.items():
-        assert dataset in DATASETS and not RECIPES[recipe].NEEDS_INIT
-    assert not RECIPES["l2l_code"].NEEDS_INIT
+    assert set(QUICK) <= set(DATASETS) and set(OF_METHOD) <= set(METHODS)
+    for dataset in [*DATASETS, "npz:own.npz"]:
+        for method in METHODS:
+            assert not RECIPES[default_recipe(dataset, method)].NEEDS_INIT
+
+
+@pytest.mark.parametrize(
+    "recipe, method, expected",
+    [
+        ("fast_at", "fast_at", ("preact_resnet18", "8/255", 15, 0.2, 0.5, 5e-4, "1.25eps")),
+        ("grad_align", "fast_at", ("preact_resnet18", "8/255", 30, 0.2, 0.4, 5e-4, "1.25eps")),
+        ("grad_align", "pgd10", ("preact_resnet18", "8/255", 30, 0.2, 0.4, 5e-4, "0.2eps")),
+        ("fast_bat", "pgd2", ("preact_resnet18", "8/255", 20, 0.2, 0.5, 5e-4, "0.5eps")),
+        ("fast_bat", "pgd10", ("preact_resnet18", "8/255", 200, 0.1, 0.5, 5e-4, "0.25eps")),
+        ("fastat_benchmark", "n_fgsm", ("resnet18", "8/255", 100, 0.1, 0.3, 5e-4, "1eps")),
+        ("trades", "trades", ("wrn-34-10", "0.031", 76, 0.1, 0.5, 2e-4, "0.007")),
+    ],
+)
+def test_the_rivals_train_as_papers_md_4_says(recipe, method, expected):
+    names = ("model", "eps", "epochs", "theta_lr", "theta_peak_at", "theta_wd", "inner_step")
+    assert values(recipe, "cifar10", method, *names) == expected
+
+
+def test_what_the_kl_methods_start_from():
+    for method in ("trades", "rnn_trades"):
+        names = ("attack_loss", "attacker_start", "trades_beta", "craft_bn")
+        assert values("trades", "cifar10", method, *names) == ("kl", "gaussian", 6.0, "eval")

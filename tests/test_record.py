@@ -146,3 +146,15 @@ def test_import_does_not_load_tensorboardx():
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_a_rewound_record_goes_on_from_the_step(tmp_path):
+    with Record(tmp_path, tensorboard=False, clock=lambda: 1.0) as record:
+        for step in (1, 2, 3):
+            record.write(step, {"a": step})
+        record.rewind(1)
+        record.write(2, {"a": 20.0})
+    assert [(line["step"], line["a"]) for line in read(tmp_path / "metrics.jsonl")] == [
+        (1, 1.0),
+        (2, 20.0),
+    ]

@@ -9,7 +9,8 @@ import compare
 import demo
 import evaluate
 import search
-from l2ljax.evaluate import wilson
+from l2ljax.evaluate import Result, Step, wilson
+from measure import after_warnings
 from options import defaults
 from report import interval, markdown
 
@@ -125,3 +126,10 @@ def test_tables():
     low, high = wilson(0.5, 500)
     assert interval(0.5, 500) == f" 50.0 % [{100 * low:.1f}, {100 * high:.1f}]"
     assert markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
+
+
+def test_evaluate_tells_when_square_helped():
+    steps = [Step("clean", 0.9, 0.0), Step("apgd-ce", 0.6, 1.0), Step("square", 0.5, 1.0)]
+    result = Result("autoattack", 0.1, np.ones(10, bool), 2.0, tuple(steps))
+    (line,) = after_warnings([result._replace(after=tuple(steps[:2])), result])
+    assert "Square lowered the accuracy by 10.0 points" in line

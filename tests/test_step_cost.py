@@ -19,9 +19,9 @@ CONFIGS = {name: alike(name, {}) for name in METHODS}
 
 class OneConvolution(nn.Module):
     @nn.compact
-    def __call__(self, x):
-        h = nn.tanh(nn.Conv(4, (3, 3))(x))
-        return nn.Dense(10)(h.mean((1, 2)))
+    def __call__(self, x, features=False):
+        h = nn.tanh(nn.Conv(4, (3, 3))(x)).mean((1, 2))
+        return h if features else nn.Dense(10)(h)
 
 
 def compiled_step(name):
@@ -127,6 +127,14 @@ def test_every_method_has_its_passes():
         ("grad_l2l", "alternating", "4F+3I+B+2f+b", 9),
         ("two_step_l2l", "alternating", "6F+5I+B+4f+2b", 13),
         ("multistep_l2l", "simultaneous", "4F+3I+B+3f+3b", 9),
+        ("grad_l2l_trades", "simultaneous", "3F+I+2B+f+b", 8),
+        ("grad_l2l_interp", "simultaneous", "4F+2I+B+f+b", 8),
+        ("rnn_adv", "simultaneous", "12F+11I+B+10f+10b", 25),
+        ("trades", "simultaneous", "13F+10I+2B", 27),
+        ("fast_at", "simultaneous", "2F+I+B", 5),
+        ("pgd2", "simultaneous", "3F+2I+B", 7),
+        ("grad_align", "simultaneous", "3F+2I+B+D", 11),
+        ("fast_bat", "simultaneous", "3F+2I+B+D", 11),
     ],
 )
 def test_passes_are_those_of_the_cost_table(name, order, text, forwards):

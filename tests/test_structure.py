@@ -15,9 +15,19 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 TIERS = (
     ("types", "ball", "names"),
-    ("attacker_input", "functional", "inner_loop", "losses", "models", "schedules"),
+    (
+        "attacker_input",
+        "auto_pgd",
+        "functional",
+        "grad_align",
+        "inner_loop",
+        "interpolation",
+        "losses",
+        "models",
+        "schedules",
+    ),
     ("solvers",),
-    ("attacks", "bilevel", "methods"),
+    ("attacks", "bilevel", "methods", "two_terms"),
     ("__init__",),
     (
         "checkpoint",

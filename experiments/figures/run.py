@@ -13,6 +13,7 @@ from figures.style import (
     BLUE,
     GREEN,
     GREY,
+    ORANGE,
     RED,
     Line,
     draw_line,
@@ -38,6 +39,7 @@ ACCURACIES = (
     ("theta/robust_accuracy", "training, attacked", RED, {"linestyle": ":"}),
     ("val/robust", "validation, robust", RED, {}),
     ("val/robust_ema", "validation, robust (EMA)", RED, EMA),
+    ("val/fgsm", "validation, FGSM", ORANGE, {"linewidth": 1.2}),
 )
 
 BEST = (("", "best", "*"), ("_ema", "best EMA", "P"))
@@ -142,6 +144,14 @@ def _accuracies(axes: Axes, whole: Sequence[Line], selects: str) -> None:
             axes.scatter(
                 x[i], y[i], s=190, c=colour, marker=marker, ec="white", zorder=5, label=label
             )
+    # What the guard has seen, also where the run went back and these epochs were played again.
+    (x, low), (_, high) = (
+        series(whole, f"overfitting/{name}", "overfitting/epoch") for name in ("robust", "fgsm")
+    )
+    axes.vlines(x, low, high, color=BLACK, linewidth=1.2, linestyle=":")
+    if len(x):
+        label = f"overfitted: {100 * low[0]:.0f} % robust"
+        axes.scatter(x, low, s=70, c=BLACK, marker="x", zorder=6, label=label)
     percent(axes, "accuracy")
     axes.set_title("Accuracy (robust: withstands two PGM-10 attacks)")
 

@@ -1,4 +1,11 @@
-"""What every recipe starts from; a recipe is a dict of the flags it changes."""
+"""What every recipe starts from; a recipe is a dict of the flags it changes.
+
+METHOD says what makes a method that method; it goes over a recipe's ALL and DATASET, and under what
+the recipe says of the method. Numbers are those of papers.md 1.4, 2.1, 3.4 and 4.
+"""
+
+import math
+from typing import Any
 
 FLAGS = {
     # the players
@@ -17,12 +24,14 @@ FLAGS = {
     "order": "simultaneous",
     "phi_steps": 1,
     "craft_bn": "batch",
+    "on_overfitting": "warn",
     # the two time scales
     "epochs": 40,
     "batch_size": 128,
     "theta_opt": "sgd",
     "theta_lr": 0.1,
     "theta_schedule": "constant",
+    "theta_peak_at": 0.5,
     "theta_drops": "",
     "theta_drop_factor": 0.1,
     "theta_momentum": 0.9,
@@ -32,6 +41,7 @@ FLAGS = {
     "phi_opt": "adam",
     "phi_lr": 1e-3,
     "phi_schedule": "constant",
+    "phi_peak_at": 0.5,
     "phi_drops": "",
     "phi_drop_factor": 0.1,
     "phi_momentum": 0.9,
@@ -40,3 +50,71 @@ FLAGS = {
     "phi_clip": 0.0,
     "ema_decay": 0.0,
 }
+
+TRADES = {"trades_beta": 6.0, "craft_bn": "eval"}
+
+INTERP = {"craft_bn": "eval", "order": "simultaneous"}
+
+# papers.md 2.1: Adam 1e-3 without decay, phi and theta from one pass.
+RNN = {
+    "inner_steps": 10,
+    "attacker_start": "uniform",
+    "rnn_hidden": 10,
+    "rnn_input": "sign_log",
+    "rnn_weights": "ones",
+    "rnn_learned_step": True,
+    "remat": False,
+    "craft_bn": "eval",
+    "order": "simultaneous",
+    "phi_opt": "adam",
+    "phi_lr": 1e-3,
+    "phi_schedule": "constant",
+    "phi_wd": 0.0,
+}
+
+FROM_KL = {"attack_loss": "kl", "attacker_start": "gaussian"}
+
+METHOD: dict[str, dict[str, Any]] = {
+    "pgm": {"inner_steps": 10, "attacker_start": "zero"},
+    "grad_l2l": {"attacker_start": "zero"},
+    "two_step_l2l": {"attacker_start": "zero"},
+    "multistep_l2l": {"inner_steps": 3, "attacker_start": "zero"},
+    "kstep_l2l": {"inner_steps": 10, "attacker_start": "zero"},
+    # The authors' first upload has beta = 1 for the L2L form.
+    "grad_l2l_trades": {"trades_beta": 1.0, "attacker_start": "zero"},
+    "two_step_l2l_trades": {"trades_beta": 1.0, "attacker_start": "zero"},
+    "grad_l2l_interp": INTERP | {"interp_label": 0.5},
+    "two_step_l2l_interp": INTERP | {"interp_label": 0.9},
+    "rnn_adv": RNN,
+    "rnn_trades": RNN | TRADES | FROM_KL,
+    "trades": TRADES | FROM_KL | {"inner_steps": 10},
+    "fast_bat": {
+        "bat_point": "ns_pgd",
+        "bat_lambda": 10.0,
+        "bat_mixed": "z",
+        "craft_bn": "batch",
+    },
+    "fast_at": {"inner_step": "1.25eps", "attacker_start": "uniform", "craft_bn": "batch"},
+    "n_fgsm": {"inner_step": "1eps", "noise": 2.0, "craft_bn": "batch"},
+    "grad_align": {"craft_bn": "batch"},
+    "pgd2": {"inner_step": "0.5eps", "attacker_start": "uniform", "craft_bn": "batch"},
+    "pgd10": {"inner_step": "0.25eps", "attacker_start": "uniform", "craft_bn": "batch"},
+    "apgd10": {"attacker_start": "uniform", "craft_bn": "batch"},
+}
+
+
+def ga_lambda(eps: float) -> float:
+    """GradAlign's weight on CIFAR-10, exp(eps ln(10) / 8 + ln 0.02) with eps in 1/255 (4.4).
+
+    The rule's last radius is 16/255; beyond, its last weight stays.
+    """
+    return round(math.exp(min(255 * eps, 16.0) * math.log(10) / 8 + math.log(0.02)), 4)
+
+
+def bat_step(eps: float) -> str:
+    """Fast-BAT's attack step: 5000/255 up to eps = 8/255, 2000/255 beyond (papers.md 3.4)."""
+    return "5000/255" if 255 * eps <= 8.001 else "2000/255"
+
+
+DERIVED = {"ga_lambda": ga_lambda, "bat_step": bat_step}
+"""Settings that their authors choose by eps, where nothing else has set them."""

@@ -5,10 +5,7 @@
     x_adv = apgd(rng, f, x, y, eps=0.5, steps=100, loss="dlr", norm="l2", start=delta)
     x_adv = apgd(rng, noisy, x, y, eps=8/255, steps=100, loss="ce", eot=20)     # noisy(x, key)
 
-PGD with momentum. The step of every image starts at 2 eps and halves at check points where its loss
-rose too seldom or its best has not moved; the image then goes on from its best iterate. Three
-readings are those of the authors' code: *at most* rho k rises halve the step, the first step's loss
-is a rise when it is above 0, and the momentum's previous iterate is not taken back to the best.
+The climb itself is `l2ljax.auto_pgd`, with the three readings of the authors' code.
 
 The one surprising thing: SETTLE iterates after its fall it is settled what an image returns, so a
 batch may stop early and no image depends on how long its mates stand. The authors' code returns the
@@ -25,6 +22,7 @@ import jax.numpy as jnp
 
 from l2ljax.attacks.loop import classifier, iterate
 from l2ljax.attacks.outcome import check_rank, choose, class_of_rank, fooled
+from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import NORMS, PROJECT, TINY, box, per_image, size
 from l2ljax.inner_loop import repeat
 from l2ljax.losses import cross_entropy, dlr, dlr_targeted
@@ -36,44 +34,25 @@ LOSSES = {"ce": cross_entropy, "dlr": dlr}
 
 _CLIMBED = LOSSES | {"targeted": dlr_targeted}
 
-RHO = 0.75
-"""The share of iterations that must raise the loss for the step to stay as it is."""
-
-MOMENTUM = 0.75
-"""Weight of the new step; 1 - MOMENTUM is that of the move before it (the paper's alpha)."""
-
 SETTLE = 10
 """A fallen image returns the last misclassified of this many iterates, the first one included."""
 
 
 class _State(NamedTuple):
+    # Down to `halved` these are the fields of auto_pgd.Climb, which says what they are.
     delta: Array
-    before: Array  # the momentum's previous iterate
-    u: Array  # input gradient at delta
-    best: Array  # the iterate of highest loss, its gradient and its loss
+    before: Array
+    u: Array
+    best: Array
     best_u: Array
     best_loss: Array
     step_size: Array
     loss: Array
-    rises: Array  # of the loss, since the last check point
-    checked: Array  # best_loss at the last check point
-    halved: Array  # at the last check point
+    rises: Array
+    checked: Array
+    halved: Array
     adversarial: Array
     fallen: Array  # iterates since the first misclassified one, itself included; 0: it stands
-
-
-def windows(steps: int) -> list[int]:
-    """How many steps the check after step i = 1 .. steps looks back on; 0 where there is none.
-
-    The first window is 0.22 of all steps, each next one 0.03 shorter, none below 0.06.
-    """
-    window, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    checks, i = [0] * (steps + 1), window
-    while i <= steps:
-        checks[i] = window
-        window = max(window - shorter, least)
-        i += window
-    return checks
 
 
 def _mean(g: Callable[..., Tree], noise: Array, eot: int) -> Tree:
@@ -108,38 +87,15 @@ def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
         value = _CLIMBED[loss](logits, *labels)
         return value.sum(), (value, logits)
 
-    a = jnp.where(i > 1, jnp.asarray(MOMENTUM, x.dtype), 1)
-    z = inside(s.delta + s.step_size * _unit(s.u, norm))
-    delta = inside(s.delta + a * (z - s.delta) + (1 - a) * (s.delta - s.before))
-
+    delta = move(s, i, _unit(s.u, norm), inside)
     look = partial(jax.grad(climbed, has_aux=True), x + delta)
     u, (value, logits) = _mean(look, jax.random.fold_in(noise, i), eot)
 
     wrong = fooled(logits, labels[0])
     fallen = jnp.where(wrong | (s.fallen > 0), s.fallen + 1, 0)
-    better = value > s.best_loss
-    best, best_u = choose(better, delta, s.best), choose(better, u, s.best_u)
-    best_loss = jnp.where(better, value, s.best_loss)
-
-    rises = s.rises + (value > s.loss)
-    check = checks[i] > 0
-    stuck = ~s.halved & (s.checked >= best_loss)
-    halve = check & ((rises <= RHO * checks[i]) | stuck)
-    return _State(
-        delta=choose(halve, best, delta),
-        before=s.delta,
-        u=choose(halve, best_u, u),
-        best=best,
-        best_u=best_u,
-        best_loss=best_loss,
-        step_size=choose(halve, s.step_size / 2, s.step_size),
-        loss=jnp.where(i > 0, value, 0),  # the authors' table of losses begins after the start
-        rises=jnp.where(check, 0, rises),
-        checked=jnp.where(check, best_loss, s.checked),
-        halved=jnp.where(check, halve, s.halved),
-        adversarial=choose(wrong & (fallen <= SETTLE), delta, s.adversarial),
-        fallen=fallen,
-    )
+    adversarial = choose(wrong & (fallen <= SETTLE), delta, s.adversarial)
+    s = judge(s, i, delta, u, value, checks[i])
+    return s._replace(adversarial=adversarial, fallen=fallen)
 
 
 def _settled(s: _State) -> Array:
@@ -163,23 +119,8 @@ def _boundary(keys, x, eps, norm):
 def _begin(x, delta, lost, eps, norm):
     """Nothing known yet but the start, and which images were lost before it."""
     delta = box(x, PROJECT[norm](jnp.asarray(delta, x.dtype), eps))
-    zero, none = jnp.zeros_like(x), jnp.zeros(len(x), int)
-    low = jnp.full(len(x), -jnp.inf, x.dtype)
-    return _State(
-        delta=delta,
-        before=delta,
-        u=zero,
-        best=delta,
-        best_u=zero,
-        best_loss=low,
-        step_size=jnp.full_like(size(x, norm), 2 * eps),
-        loss=-low,
-        rises=none,
-        checked=low,
-        halved=jnp.ones(len(x), bool),
-        adversarial=zero,
-        fallen=jnp.where(lost, SETTLE, none),
-    )
+    fallen = jnp.where(lost, SETTLE, jnp.zeros(len(x), int))
+    return _State(**begin(delta, eps)._asdict(), adversarial=jnp.zeros_like(x), fallen=fallen)
 
 
 @jax.jit

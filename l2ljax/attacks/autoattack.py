@@ -145,10 +145,7 @@ def autoattack(
         f32=judge,
     )
     accuracy = after_each(state, runs)
-    if "square" in names:
-        order = list(accuracy)
-        before = accuracy[order[order.index("square") - 1]]
-        warnings += tuple(filter(None, [checks.square_helps(before, accuracy["square"])]))
+    warnings += tuple(filter(None, [checks.square_helps(accuracy)]))
     label = version if attacks is None else "+".join(names)
     return Result(state.x_adv, state.robust, accuracy, label, warnings, state.refused)
 

@@ -4,7 +4,7 @@ Every check returns one line, or None where there is nothing to say. They follow
 the official AutoAttack (github.com/fra31/auto-attack); none of them stops an evaluation.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -114,12 +114,20 @@ def few_classes(classes: int, targets: int) -> str | None:
     return None
 
 
-def square_helps(before: float, after: float) -> str | None:
-    """Whether Square, which sees no gradient, still lowers the accuracy."""
-    if before - after > SQUARE_HELPS:
+def square_helps(accuracy: Mapping[str, float]) -> str | None:
+    """Whether Square, which sees no gradient, still lowers what an attack before it left.
+
+    `accuracy`: of the clean images, and after each attack in its order.
+    """
+    order = list(accuracy)
+    if "square" not in order[2:]:
+        return None
+    before = accuracy[order[order.index("square") - 1]]
+    fell = before - accuracy["square"]
+    if fell > SQUARE_HELPS:
         return (
-            f"Square lowered the accuracy by {100 * (before - after):.1f} points after the "
-            "gradient attacks: gradients may be masked"
+            f"Square lowered the accuracy by {100 * fell:.1f} points after the gradient attacks: "
+            "gradients may be masked"
         )
     return None
 

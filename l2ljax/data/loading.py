@@ -23,13 +23,15 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     val_size: int | None = None,
+    train_size: int | None = None,
     download: bool = True,
     progress: bool = True,
 ) -> Dataset:
     """The data set `name`, a row of DATASETS or npz:PATH.
 
     The last `val_size` training images are the validation split, by default min(1000, 10 %) of
-    them; for the digits 200, from a fixed shuffled order. `data_dir` is needed where files are.
+    them; for the digits 200, from a fixed shuffled order. `train_size` keeps the first so many of
+    the others. `data_dir` is needed where files are.
     """
     if name.startswith("npz:"):
         arrays = read_npz(pathlib.Path(name.removeprefix("npz:")).expanduser())
@@ -41,12 +43,15 @@ def load(
     else:
         raise DataError(nearest("dataset", name, [*DATASETS, "npz:PATH"]))
     at = cut(name, len(arrays.y_train), val_size, row.val_size)
-    x_train, x_val = arrays.x_train[:at], arrays.x_train[at:]
+    kept = at if train_size is None else train_size
+    if not 0 < kept <= at:
+        raise DataError(f"{name}: train_size must lie in 1 .. {at}, not {train_size}")
+    x_train, x_val = arrays.x_train[:kept], arrays.x_train[at:]
     mean, std = moments(x_train) if row.mean is None or row.std is None else (row.mean, row.std)
     return Dataset(
         name,
         x_train,
-        arrays.y_train[:at],
+        arrays.y_train[:kept],
         x_val,
         arrays.y_train[at:],
         arrays.x_test,

@@ -1,10 +1,20 @@
 """The networks, all flax.linen: classifiers theta by name and attackers phi by name.
 
+The learned optimiser's cell is an attacker too, of single coordinates: `CoordinateLSTM`.
+
 Classifiers take images in [0, 1], NHWC, of any size and channel count, and normalise inside.
 `dtype` is the type of the computation only: parameters and BatchNorm statistics are float32.
 """
 
 from l2ljax.models.attackers import ATTACKERS, label, make_attacker
 from l2ljax.models.classifiers import MODELS, make_classifier
+from l2ljax.models.lstm import CoordinateLSTM
 
-__all__ = ["ATTACKERS", "MODELS", "label", "make_attacker", "make_classifier"]
+__all__ = [
+    "ATTACKERS",
+    "MODELS",
+    "CoordinateLSTM",
+    "label",
+    "make_attacker",
+    "make_classifier",
+]

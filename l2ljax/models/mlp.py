@@ -26,10 +26,12 @@ class MLP(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes]; `train` changes nothing."""
+    def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
+        """x [B, H, W, c] in [0, 1] -> logits, or the head's features; `train` changes nothing."""
         x = normalise(x, self.mean, self.std, self.dtype).reshape(len(x), -1)
-        for layer, features in enumerate(self.hidden):
-            features = scaled(features, self.width)
-            x = self.act(dense(x, features, dtype=self.dtype, name=f"fc{layer + 1}"))
+        for layer, units in enumerate(self.hidden):
+            units = scaled(units, self.width)
+            x = self.act(dense(x, units, dtype=self.dtype, name=f"fc{layer + 1}"))
+        if features:
+            return at_least_float32(x)
         return at_least_float32(dense(x, self.num_classes, dtype=self.dtype, name="head"))

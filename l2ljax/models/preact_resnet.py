@@ -45,8 +45,8 @@ class PreActResNet18(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes]."""
+    def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
+        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes], or the features the head sees."""
         x = normalise(x, self.mean, self.std, self.dtype)
         x = conv(scaled(64, self.width), dtype=self.dtype, name="stem")(x)
         for group, stride in enumerate((1, 2, 2, 2)):
@@ -58,6 +58,7 @@ class PreActResNet18(nn.Module):
                     self.axis_name,
                     name=f"group{group + 1}_block{block + 1}",
                 )(x, train=train)
-        return at_least_float32(
-            dense(x.mean((1, 2)), self.num_classes, dtype=self.dtype, name="head")
-        )
+        x = x.mean((1, 2))
+        if features:
+            return at_least_float32(x)
+        return at_least_float32(dense(x, self.num_classes, dtype=self.dtype, name="head"))

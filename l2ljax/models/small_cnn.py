@@ -30,8 +30,8 @@ class SmallCNN(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes]."""
+    def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
+        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes], or the features the head sees."""
         padding = "VALID" if min(x.shape[1:3]) >= SMALLEST else "SAME"
         x = normalise(x, self.mean, self.std, self.dtype)
         for stage, channels in enumerate((32, 64)):
@@ -50,6 +50,8 @@ class SmallCNN(nn.Module):
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc1"))
         x = nn.Dropout(self.dropout)(x, deterministic=not (train and self.has_rng("dropout")))
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc2"))
+        if features:
+            return at_least_float32(x)
         head = nn.Dense(
             self.num_classes,
             kernel_init=nn.initializers.zeros_init(),

@@ -62,17 +62,17 @@ class WideResNet(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes]."""
+    def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
+        """x [B, H, W, c] in [0, 1] -> logits [B, num_classes], or the features the head sees."""
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(f"depth {self.depth} is not 6 n + 4 with n >= 1")
         x = normalise(x, self.mean, self.std, self.dtype)
         x = conv(self.base, dtype=self.dtype, kernel_init=he_fan_out, name="stem")(x)
         for group, stride in enumerate((1, 2, 2)):
-            features = 2**group * self.base * self.width
+            channels = 2**group * self.base * self.width
             for block in range((self.depth - 4) // 6):
                 x = WideBlock(
-                    features,
+                    channels,
                     stride if block == 0 else 1,
                     self.dropout,
                     self.dtype,
@@ -81,6 +81,8 @@ class WideResNet(nn.Module):
                 )(x, train=train)
         x = batch_norm(train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
         x = nn.relu(x).mean((1, 2))
+        if features:
+            return at_least_float32(x)
         zeros = nn.initializers.zeros_init()
         return at_least_float32(
             dense(x, self.num_classes, dtype=self.dtype, bias_init=zeros, name="head")

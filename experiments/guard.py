@@ -1,0 +1,26 @@
+"""Catastrophic overfitting: is the robustness of this epoch a single-step illusion?
+
+Within an epoch or two the accuracy under PGD-10 falls to nothing while that under one FGSM step
+stays or rises (papers.md 3.9). Two conditions, because an honest net of a learned attacker stands
+12 to 14 points better under FGSM than under PGD, and because a bad epoch alone is no collapse.
+"""
+
+from collections.abc import Mapping
+
+SHARE = 0.5
+"""PGD-10 accuracy below this share of its best so far ..."""
+
+GAP = 0.20
+"""... while FGSM accuracy lies above it by more than this: then the run has overfitted."""
+
+MOST_ROLLBACKS = 3
+"""A run that collapses once more is stopped."""
+
+
+def overfitted(values: Mapping[str, float], best: float) -> bool:
+    """Whether an epoch's validation shows it; `best` is the best val/robust of the epochs before.
+
+    val/robust is the worst case of PGM-10 with two losses, by which epochs are selected.
+    """
+    fgsm, robust = values["val/fgsm"], values["val/robust"]
+    return robust < SHARE * best and fgsm - robust > GAP
