@@ -3,7 +3,7 @@
     python benchmarks/step_cost.py
     python benchmarks/step_cost.py --dataset=cifar10 --data_dir=DIR --attacker=slim --batch_size=64
 
-Writes runs/step_cost.json as well. The methods are timed in turn and each ratio is taken within
+Writes OUT.md and OUT.json as well. The methods are timed in turn and each ratio is taken within
 one round, so that whatever else the machine does falls on all of them. FLOPs are XLA's count of the
 compiled, unrolled program; a loop's body would be counted once, so where the inner loops stay loops
 (GPU, TPU) a process of its own counts on the CPU. The one surprising thing: the count can lie below
@@ -34,7 +34,7 @@ from l2ljax.models import label
 from options import Flag, UsageError, defaults, run_main
 from passes import count_passes, floor, paper_ratio, write_out
 from recipes import base
-from report import align
+from report import align, markdown
 from runtime import cache_folder, describe, prepare
 from workdir import write_json
 
@@ -46,7 +46,7 @@ FLAGS = [
     Flag("methods", str, "methods joined by commas; Plain is always among them", ",".join(METHODS)),
     Flag("repeats", int, "rounds, each of a slice of every method", 20),
     Flag("slice_ms", float, "milliseconds that a method's slice of a round takes at least", 200.0),
-    Flag("out", str, "the JSON to write", "runs/step_cost.json"),
+    Flag("out", str, "path of the report without its ending", "runs/step_cost"),
     Flag("data_dir", str, "where the data set lies; the user's cache folder"),
     Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
     Flag("count_only", bool, "print the FLOPs as JSON and measure nothing", False),
@@ -178,6 +178,36 @@ def show(results: dict[str, dict[str, Any]]) -> str:
     return align(lines)
 
 
+def page_table(results: dict[str, dict[str, Any]]) -> str:
+    """The same for a page: without quartiles, with what was quoted from the paper at the end."""
+    header = "method|ms per step|over Plain|FLOPs over Plain's|measured / counted|passes|floor"
+    lines = [[*header.split("|"), "the paper's Table 4"]]
+    for name, r in results.items():
+        ratios = (r["counted"], r["measured_over_counted"])
+        times = f"{r['ms']['median']:.1f}", f"{r['measured']['median']:.2f}"
+        needs = r["passes"], f"{r['floor']:.2f}", f"{r['paper']:.2f}" if r["paper"] else ""
+        lines.append([f"`{name}`", *times, *(f"{ratio:.2f}" for ratio in ratios), *needs])
+    return markdown(lines)
+
+
+def page(report: dict[str, Any], command: str) -> str:
+    """OUT.md."""
+    results, made = report["methods"], report["made_with"]
+    plain = results["plain"]["config"]
+    attacker = label(plain["attacker"], plain["attacker_width"])
+    looped = [name for name, r in results.items() if r["convolutions_in_loops"]]
+    return (
+        f"Measured here: `{command}`\n\n"
+        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}. "
+        f"{plain['dataset']}, {plain['model']}, attacker {attacker}, batch {plain['batch_size']}; "
+        f"medians of {report['options']['repeats']} rounds in which the methods take turns. "
+        "F forward, I backward to the input alone, B full backward, D the derivative of an input "
+        "gradient by theta, all of the classifier; f, b the attacker's. floor: F + I + 2 B + 4 D "
+        "over Plain's 3. The last column is quoted (GTX 1080 Ti, WRN-34-4).\n\n"
+        f"{page_table(results)}\n\nConvolutions inside a loop: {', '.join(looped) or 'none'}.\n"
+    )
+
+
 def alike(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One game for all, not the recipe tuned for each: only what makes the method is its own."""
     small = {"model": "wrn-10-2", "attacker_width": 0.125}
@@ -221,8 +251,11 @@ def bench(given: dict[str, Any]) -> int:
     print(show(results))
     looped = [name for name in names if results[name]["convolutions_in_loops"]]
     print(f"convolutions inside a loop: {', '.join(looped) or 'none'}")
-    write_json(out, {"methods": results, "options": options, "made_with": describe()})
-    print(f"written to {out}")
+    report = {"methods": results, "options": options, "made_with": describe()}
+    shown = " ".join(f"--{n}={v}" for n, v in given.items() if n != "data_dir")
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(page(report, f"python benchmarks/step_cost.py {shown}"))
+    print(f"written to {out}.md and {out}.json")
     return 0
 
 

@@ -21,8 +21,9 @@ from l2ljax.names import nearest
 from l2ljax.schedules import OPTIMISERS, SCHEDULES
 from l2ljax.solvers.fast_bat import MIXED_AT, POINTS
 from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
-from options import Flag, UsageError, check_eps, fraction, step_size
+from options import Flag, UsageError, check_eps, fraction
 from recipes import DERIVED, RECIPES, default_recipe, flags_of
+from validity import check
 
 ON_OVERFITTING = ("warn", "stop", "rollback")
 """Say so | end the run with its last good epoch | go back to that epoch (see guard.py)."""
@@ -126,7 +127,9 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
     _keep_own(config, given)
     check_eps(config["eps"])
     _derive(config)
-    _check(config)
+    check(config)
+    for player in ("theta", "phi"):
+        epochs(config[f"{player}_drops"], f"--{player}_drops")
     if RECIPES[recipe].NEEDS_INIT and method != "plain" and not config["init_from"]:
         name = pathlib.Path(dataset.removeprefix("npz:")).stem
         raise UsageError(
@@ -151,70 +154,6 @@ def _derive(config: dict[str, Any]) -> None:
     for name, rule in DERIVED.items():
         if name in METHODS[config["method"]].takes and config[name] is None:
             config[name] = rule(fraction(config["eps"]))
-
-
-POSITIVE = (
-    "epochs",
-    "batch_size",
-    "train_size",
-    "inner_steps",
-    "phi_steps",
-    "attacker_width",
-    "theta_lr",
-    "rnn_hidden",
-)
-
-NOT_NEGATIVE = (
-    "eps_warmup",
-    "phi_lr",
-    "trades_beta",
-    "ga_lambda",
-    "noise",
-    "bat_lambda",
-    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("drop_factor", "wd", "clip")),
-)
-
-BELOW_ONE = (
-    "dropout",
-    "label_smoothing",
-    "ema_decay",
-    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("momentum", "b2")),
-)
-
-
-def _check(config: dict[str, Any]) -> None:
-    method = config["method"]
-    for name in POSITIVE:
-        if config[name] is not None and config[name] <= 0:
-            raise UsageError(f"--{name}={config[name]} must be positive")
-    for name in NOT_NEGATIVE:
-        if config[name] is not None and config[name] < 0:
-            raise UsageError(f"--{name}={config[name]} must not be negative")
-    for name in BELOW_ONE:
-        if config[name] is not None and not 0 <= config[name] < 1:
-            raise UsageError(f"--{name}={config[name]} must lie in [0, 1)")
-    for name in ("theta_peak_at", "phi_peak_at", "interp_label"):
-        if config[name] is not None and not 0 <= config[name] <= 1:
-            raise UsageError(f"--{name}={config[name]} must lie in [0, 1]")
-    for name in STEPS:
-        if config[name] is not None and step_size(config[name], 1.0) <= 0:
-            raise UsageError(f"--{name}={config[name]} must be positive")
-    if config["phi_steps"] > 1 and config["order"] == "simultaneous":
-        raise UsageError("--phi_steps above 1 needs --order=alternating")
-    at_x = method in ("fgsm", "grad_align") or (method == "n_fgsm" and not config["noise"])
-    if config["attack_loss"] == "kl" and at_x:
-        raise UsageError(
-            f"--attack_loss=kl has no gradient at x itself, where {method} takes its own"
-        )
-    if config["attack_loss"] == "kl" and config["bat_point"] in ("fgsm", "ns_pgd_zero"):
-        starts = f"--bat_point={config['bat_point']} starts"
-        raise UsageError(f"--attack_loss=kl has no gradient at x itself, where {starts}")
-    if config["attack_loss"] == "kl" and config["attacker_start"] == "zero":
-        raise UsageError(
-            "--attack_loss=kl has no gradient at x itself: add --attacker_start=gaussian"
-        )
-    for player in ("theta", "phi"):
-        epochs(config[f"{player}_drops"], f"--{player}_drops")
 
 
 def epochs(text: str, name: str) -> list[float]:

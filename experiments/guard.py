@@ -24,3 +24,19 @@ def overfitted(values: Mapping[str, float], best: float) -> bool:
     """
     fgsm, robust = values["val/fgsm"], values["val/robust"]
     return robust < SHARE * best and fgsm - robust > GAP
+
+
+def warning(event: Mapping[str, float], action: str, seen: int) -> str:
+    """One line: what was seen, and what --on_overfitting=`action` does the `seen`-th time."""
+    does = {
+        "warn": "--on_overfitting=rollback would go back to the epoch before",
+        "stop": "the run ends with its last good epoch",
+        "rollback": "the run goes back to its last good epoch, theta's rate halved",
+    }[action]
+    if action == "rollback" and seen > MOST_ROLLBACKS:
+        does = f"after {MOST_ROLLBACKS} rollbacks the run ends with its last good epoch"
+    return (
+        f"catastrophic overfitting in epoch {event['epoch']}: validation "
+        f"{100 * event['robust']:.1f} % under PGM-10 (best so far {100 * event['peak']:.1f}), "
+        f"{100 * event['fgsm']:.1f} % under FGSM; {does}"
+    )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from game import Game
-from guard import MOST_ROLLBACKS, overfitted
+from guard import MOST_ROLLBACKS, overfitted, warning
 from l2ljax.attacks import parse
 from l2ljax.ball import scale
 from l2ljax.checkpoint import Checkpoints
@@ -193,23 +193,18 @@ class Run:
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
         collapsed = self.game.guarded and overfitted(values, self.notes["peak"])
-        event = (
-            {}
-            if self.notes["collapsed"] or not collapsed
-            else {
-                "epoch": epoch,
-                "fgsm": values["val/fgsm"],
-                "robust": values["val/robust"],
-                "peak": self.notes["peak"],
-            }
-        )
+        event: dict[str, float] = {}
+        if collapsed and not self.notes["collapsed"]:
+            event = {name: values[f"val/{name}"] for name in ("fgsm", "robust")}
+            event |= {"epoch": epoch, "peak": self.notes["peak"]}
         values |= {f"overfitting/{name}": value for name, value in event.items()}
         record.write(step, values, epoch=epoch)
         progress.update(step, **_short(values), line=True)
         self.notes |= {"sums": {}, "count": 0, "collapsed": collapsed}
         if event:
             self.notes["overfitting"] = [*self.notes["overfitting"], event]
-            self.warn(event, progress)
+            line = warning(event, self.guard, len(self.notes["overfitting"]))
+            progress.say(f"[{self.workdir.name}] {line}")
             if self.guard != "warn":
                 return self.take_back(event, record, progress, checkpoints)
         self.notes["peak"] = max(self.notes["peak"], values["val/robust"])
@@ -219,25 +214,9 @@ class Run:
             if scores[score] > self.notes["best"].get(kind, {}).get(score, -1.0):
                 self.notes["best"][kind] = {**scores, "epoch": epoch}
                 checkpoints.save(step, state, self.notes, kind=kind)
-
         if self.guard != "warn":
             checkpoints.save(step, state, self.notes, kind="good")
         return None
-
-    def warn(self, event: dict[str, float], progress: Progress) -> None:
-        """One line: what the guard has seen, and what it does about it."""
-        does = {
-            "warn": "--on_overfitting=rollback would go back to the epoch before",
-            "stop": "the run ends with its last good epoch",
-            "rollback": "the run goes back to its last good epoch, theta's rate halved",
-        }[self.guard]
-        if self.guard == "rollback" and len(self.notes["overfitting"]) > MOST_ROLLBACKS:
-            does = f"after {MOST_ROLLBACKS} rollbacks the run ends with its last good epoch"
-        progress.say(
-            f"[{self.workdir.name}] catastrophic overfitting in epoch {event['epoch']}: validation "
-            f"{100 * event['robust']:.1f} % under PGM-10 (best so far {100 * event['peak']:.1f}), "
-            f"{100 * event['fgsm']:.1f} % under FGSM; {does}"
-        )
 
     def take_back(self, event, record, progress, checkpoints) -> tuple[State, int]:
         """The last good epoch, whole; with a new random stream, or as the run's end."""

@@ -54,6 +54,21 @@ LEARNED: dict[str, tuple] = {
     "phi_wd": (0.0, 2e-4),
 }
 
+INNER: dict[str, tuple] = {"attack_loss": ("ce", "margin")}
+
+# The interpolation attack has no labels to climb, and its noise is always there.
+INTERP = {n: v for n, v in LEARNED.items() if n not in ("attack_loss", "attacker_start", "order")}
+INTERP |= {"interp_label": (0.1, 0.3, 0.5)}
+
+RNN: dict[str, tuple] = {
+    "inner_steps": (5, 7, 10),
+    "rnn_input": ("sign_log", "batch_max"),
+    "rnn_weights": ("ones", "last"),
+    "phi_lr": (1e-3, 3e-3, 1e-2, 3e-2),
+}
+
+BETA: dict[str, tuple] = {"trades_beta": (1.0, 3.0, 6.0)}
+
 SPACES: dict[str, dict[str, tuple]] = {
     "pgm": COMMON
     | {
@@ -65,7 +80,27 @@ SPACES: dict[str, dict[str, tuple]] = {
     },
     "grad_l2l": COMMON | LEARNED,
     "two_step_l2l": COMMON | LEARNED,
+    "grad_l2l_trades": COMMON | LEARNED | BETA,
+    "grad_l2l_interp": COMMON | INTERP,
+    "two_step_l2l_interp": COMMON | INTERP,
+    "rnn_adv": COMMON | INNER | RNN,
+    "rnn_trades": COMMON | RNN | BETA,
+    "trades": COMMON | BETA | {"inner_steps": (5, 7, 10), "inner_step": ("0.025", "0.05", "0.07")},
+    "pgd2": COMMON | INNER | {"inner_step": ("0.5eps", "0.75eps", "1eps")},
+    "pgd10": COMMON | INNER | {"inner_step": ("0.125eps", "0.25eps", "0.35eps")},
+    "apgd10": COMMON | INNER | {"attacker_start": ("zero", "uniform")},
+    "fast_at": COMMON | INNER | {"inner_step": ("0.75eps", "1eps", "1.25eps")},
+    "n_fgsm": COMMON | INNER | {"noise": (0.5, 1.0, 2.0), "inner_step": ("0.75eps", "1eps")},
+    "grad_align": COMMON | INNER | {"ga_lambda": (0.02, 0.2, 0.6, 2.0)},
+    "fast_bat": COMMON
+    | INNER
+    | {
+        "bat_point": ("ns_pgd", "pgd", "random"),
+        "bat_step": ("1", "5", "25"),
+        "bat_lambda": (0.0, 1.0, 10.0),
+    },
 }
+"""What a trial draws from; where the network and its inputs are learned, also how."""
 
 
 def draw(method: str, trial: int, seed: int) -> dict[str, Any]:

@@ -1,7 +1,13 @@
-"""One compilation cache for the whole suite: in the checkout, and kept between runs."""
+"""One compilation cache for the whole suite: in the checkout, and kept between runs.
+
+And little optimisation by LLVM: most of the suite's time is compilation of what runs once.
+"""
 
 import os
 import pathlib
+
+# Before jax is imported; the scripts that tests start as processes of their own inherit it.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
 import jax
 

@@ -91,7 +91,7 @@ def by_hand(look, x, start, steps):
 
 
 @pytest.mark.parametrize(
-    "steps, start", [(1, "uniform"), (2, "zero"), (10, "zero"), (10, "uniform"), (20, "uniform")]
+    "steps, start", [(1, "uniform"), (2, "zero"), (10, "zero"), (10, "uniform")]
 )
 def test_it_equals_the_loop_written_out(steps, start):
     with jax.enable_x64(True):

@@ -131,6 +131,19 @@ def test_curves_name_the_run_and_mark_the_best_epochs(tmp_path, kept):
     assert loss.get_title("left") == "Training loss"
 
 
+def test_an_epoch_that_overfitted_is_marked_where_it_was(tmp_path, kept):
+    """Its own line is gone where the run was taken back: the epoch before tells of it."""
+    from figures import draw_run
+
+    seen = {"epoch": 3, "robust": 0.05, "fgsm": 0.8, "peak": 0.3}
+    event = {f"overfitting/{name}": value for name, value in seen.items()}
+    draw_run(write_run(tmp_path, [epoch(1), epoch(2, **event), epoch(3)]))
+    accuracy = kept[0].axes[0]
+    assert "overfitted: 5 % robust" in legend(accuracy)
+    (cross,) = [c for c in accuracy.collections if c.get_label().startswith("overfitted")]
+    np.testing.assert_allclose(cross.get_offsets(), [[3, 0.05]])
+
+
 def test_a_plain_run_has_one_player_and_no_average(tmp_path, kept):
     from figures import draw_run
 

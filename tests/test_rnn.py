@@ -140,12 +140,15 @@ def test_batch_max_is_the_maximum_of_all_devices():
     np.testing.assert_allclose(see(q).ravel(), [0.25, -1.0])
 
 
-@pytest.mark.parametrize("steps, bound, fixed", [(1, 2, 2.5), (3, 2 / 3, 5 / 6), (10, 0.5, 0.25)])
-def test_a_step_can_cross_the_ball_in_t_steps_and_is_half_the_radius_from_four_on(
-    steps, bound, fixed
+@pytest.mark.parametrize(
+    "steps, half, double, fixed", [(1, 2, 2, 2.5), (3, 2 / 3, 2, 5 / 6), (10, 0.5, 2, 0.25)]
+)
+def test_t_steps_can_cross_the_ball_and_are_no_longer_than_the_bound_if_they_need_not(
+    steps, half, double, fixed
 ):
-    assert step_bound(EPS, steps, learned_step=True) == pytest.approx(bound * EPS)
-    assert step_bound(EPS, steps, learned_step=False) == pytest.approx(fixed * EPS)
+    assert step_bound(EPS, steps, 0.5, learned_step=True) == pytest.approx(half * EPS)
+    assert step_bound(EPS, steps, 2.0, learned_step=True) == pytest.approx(double * EPS)
+    assert step_bound(EPS, steps, 2.0, learned_step=False) == pytest.approx(fixed * EPS)
 
 
 def reference(phi, x, theta, steps, learned_step):

@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,17 @@ from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS
 from passes import PASSES, count_passes, floor, paper_ratio, write_out
-from step_cost import alike, compare, convolutions_in_loops, main, show, time_in_turn
+from step_cost import (
+    alike,
+    compare,
+    convolutions_in_loops,
+    main,
+    page_table,
+    show,
+    time_in_turn,
+)
 
+ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = {name: alike(name, {}) for name in METHODS}
 
 
@@ -155,10 +165,12 @@ TINY = ["--model=mlp", "--attacker=two_layer", "--attacker_width=0.02", "--batch
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    out = tmp_path_factory.mktemp("cost") / "new" / "cost.json"
+    out = tmp_path_factory.mktemp("cost") / "new" / "cost"
     fast = ["--repeats=2", "--slice_ms=0.1", "--methods=grad_l2l"]
     assert main([*TINY, *fast, f"--out={out}"]) == 0
-    return json.loads(out.read_text())
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert page_table(report["methods"]) in out.with_suffix(".md").read_text()
+    return report
 
 
 def test_the_report_names_methods_machine_and_settings(report):
@@ -185,13 +197,22 @@ def test_a_process_of_its_own_counts_the_same(report):
     assert counted == {name: row["flops"] for name, row in report["methods"].items()}
 
 
+def test_the_page_of_methods_has_the_measured_table_and_every_method():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    measured = json.loads((ROOT / "results" / "step_cost.json").read_text())["methods"]
+    assert page_table(measured) in page
+    for name in METHODS:
+        rows = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert len(rows) >= 3, f"{name}: what it is, where it comes from, what it costs"
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
         (["--methods=grad_l2"], "did you mean 'grad_l2l'"),
         (["--repeats=0"], "--repeats=0 must be positive"),
         (["--slice_ms=-1"], "--slice_ms=-1.0 must be positive"),
-        (["--out=/proc/none/cost.json"], "--out=/proc/none/cost.json cannot be written"),
+        (["--out=/proc/none/cost"], "--out=/proc/none/cost cannot be written"),
         (["--inner_steps=3"], "unknown flag"),
     ],
 )

@@ -57,9 +57,9 @@ WEIGHTS: dict[str, Callable[[Any, int], Any]] = {
 """w_t of the meta-loss sum_t w_t J(x_t); increment is sum_t t (J(x_t) - constant J(x_{t-1}))."""
 
 
-def step_bound(eps: Array | float, steps: int, learned_step: bool) -> Array | float:
-    """alpha: max(eps/2, 2 eps/T), so that T steps can cross the ball; a fixed step is 2.5 eps/T."""
-    return eps * (max(1 / 2, 2 / steps) if learned_step else 2.5 / steps)
+def step_bound(eps: Array | float, steps: int, bound: float, learned_step: bool) -> Array | float:
+    """alpha: eps max(bound, 2/T), so that T steps can cross the ball; a fixed step is 2.5 eps/T."""
+    return eps * (max(bound, 2 / steps) if learned_step else 2.5 / steps)
 
 
 def make_move(
@@ -92,10 +92,13 @@ def rnn(
     weights: str,
     remat: bool,
     learned_step: bool,
+    bound: float = 1 / 2,
     axis_name: str | None = None,
 ) -> Solver:
     """delta_{t+1} = Pi(delta_t + alpha tanh(o_t)); gain = mean_i sum_t w_t <q_t, x_t(phi)>.
 
+    `bound` is the largest learned step over eps: 1/2 is papers.md's; 2 lets every step cross the
+    ball, and phi then climbs further (benchmarks/inner_optimisers.py).
     delta is a constant to both players. With `remat` the cell's values are computed again on the
     way back instead of being kept for every step. Without `train` there is no gain and no q_T.
     """
@@ -108,7 +111,7 @@ def rnn(
         return initialise(cell, rng, seen)
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        radii = eps, jnp.asarray(step_bound(eps, steps, learned_step), x.dtype)
+        radii = eps, jnp.asarray(step_bound(eps, steps, bound, learned_step), x.dtype)
         first, fixed = (STARTS[start](rng, x, eps), cell.zero_carry(x)), stop_gradient(phi)
 
         def step(state):

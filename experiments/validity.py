@@ -1,0 +1,67 @@
+"""Which values of the deciding flags can be: each alone, and beside the others."""
+
+from typing import Any
+
+from options import UsageError, step_size
+
+POSITIVE = (
+    "epochs",
+    "batch_size",
+    "train_size",
+    "inner_steps",
+    "phi_steps",
+    "attacker_width",
+    "theta_lr",
+    "rnn_hidden",
+)
+
+NOT_NEGATIVE = (
+    "eps_warmup",
+    "phi_lr",
+    "trades_beta",
+    "ga_lambda",
+    "noise",
+    "bat_lambda",
+    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("drop_factor", "wd", "clip")),
+)
+
+BELOW_ONE = (
+    "dropout",
+    "label_smoothing",
+    "ema_decay",
+    *(f"{p}_{name}" for p in ("theta", "phi") for name in ("momentum", "b2")),
+)
+
+
+def check(config: dict[str, Any]) -> None:
+    """A UsageError for the first flag that cannot be, alone or beside another."""
+    method = config["method"]
+    for name in POSITIVE:
+        if config[name] is not None and config[name] <= 0:
+            raise UsageError(f"--{name}={config[name]} must be positive")
+    for name in NOT_NEGATIVE:
+        if config[name] is not None and config[name] < 0:
+            raise UsageError(f"--{name}={config[name]} must not be negative")
+    for name in BELOW_ONE:
+        if config[name] is not None and not 0 <= config[name] < 1:
+            raise UsageError(f"--{name}={config[name]} must lie in [0, 1)")
+    for name in ("theta_peak_at", "phi_peak_at", "interp_label"):
+        if config[name] is not None and not 0 <= config[name] <= 1:
+            raise UsageError(f"--{name}={config[name]} must lie in [0, 1]")
+    for name in ("inner_step", "bat_step"):
+        if config[name] is not None and step_size(config[name], 1.0) <= 0:
+            raise UsageError(f"--{name}={config[name]} must be positive")
+    if config["phi_steps"] > 1 and config["order"] == "simultaneous":
+        raise UsageError("--phi_steps above 1 needs --order=alternating")
+    at_x = method in ("fgsm", "grad_align") or (method == "n_fgsm" and not config["noise"])
+    if config["attack_loss"] == "kl" and at_x:
+        raise UsageError(
+            f"--attack_loss=kl has no gradient at x itself, where {method} takes its own"
+        )
+    if config["attack_loss"] == "kl" and config["bat_point"] in ("fgsm", "ns_pgd_zero"):
+        starts = f"--bat_point={config['bat_point']} starts"
+        raise UsageError(f"--attack_loss=kl has no gradient at x itself, where {starts}")
+    if config["attack_loss"] == "kl" and config["attacker_start"] == "zero":
+        raise UsageError(
+            "--attack_loss=kl has no gradient at x itself: add --attacker_start=gaussian"
+        )
