@@ -58,6 +58,7 @@ GAME = [
     Flag("rnn_input", tuple(PREPROCESS), "RNN optimiser: what it sees of the gradient"),
     Flag("rnn_weights", tuple(WEIGHTS), "RNN optimiser: weights of the losses on the way"),
     Flag("rnn_learned_step", bool, "RNN optimiser: learns the step too, not the direction alone"),
+    Flag("rnn_bound", float, "RNN optimiser: the largest learned step in radii"),
     Flag("remat", bool, "RNN optimiser: compute the inner loop twice, to hold less memory"),
     Flag("bat_point", tuple(POINTS), "Fast-BAT: where the lower level is made linear"),
     Flag("bat_step", "fraction", "Fast-BAT: attack step a per unit of the gradient (1 / lambda)"),

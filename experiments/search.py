@@ -64,6 +64,7 @@ RNN: dict[str, tuple] = {
     "inner_steps": (5, 7, 10),
     "rnn_input": ("sign_log", "batch_max"),
     "rnn_weights": ("ones", "last"),
+    "rnn_bound": (0.5, 2.0),
     "phi_lr": (1e-3, 3e-3, 1e-2, 3e-2),
 }
 

@@ -13,6 +13,7 @@ POSITIVE = (
     "attacker_width",
     "theta_lr",
     "rnn_hidden",
+    "rnn_bound",
 )
 
 NOT_NEGATIVE = (

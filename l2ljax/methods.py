@@ -70,6 +70,7 @@ _RNN = (
     "rnn_input",
     "rnn_weights",
     "rnn_learned_step",
+    "rnn_bound",
     "remat",
 )
 
@@ -83,6 +84,7 @@ def _rnn(s: Any) -> Solver:
         s.rnn_weights,
         s.remat,
         s.rnn_learned_step,
+        s.rnn_bound,
         s.axis_name,
     )
 

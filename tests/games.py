@@ -52,6 +52,7 @@ SETTINGS = {
     "rnn_input": "sign_log",
     "rnn_weights": "ones",
     "rnn_learned_step": True,
+    "rnn_bound": 0.5,
     "remat": False,
     "bat_point": "ns_pgd",
     "bat_step": 1.0,

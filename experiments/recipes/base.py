@@ -63,6 +63,7 @@ RNN = {
     "rnn_input": "sign_log",
     "rnn_weights": "ones",
     "rnn_learned_step": True,
+    "rnn_bound": 0.5,
     "remat": False,
     "craft_bn": "eval",
     "order": "simultaneous",
