@@ -13,5 +13,7 @@ from l2ljax.types import Tree
 
 def repeat(body: Callable[[Tree], Tree], carry: Tree, times: int) -> Tree:
     """`times` applications of body by `lax.scan` with shared parameters."""
+    if times == 1:  # scan would make a loop of it, which XLA removes too late to help
+        return body(carry)
     unroll = times if jax.default_backend() == "cpu" else 1
     return jax.lax.scan(lambda c, _: (body(c), None), carry, length=times, unroll=unroll)[0]
