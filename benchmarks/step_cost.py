@@ -251,7 +251,8 @@ def bench(given: dict[str, Any]) -> int:
     print(show(results))
     looped = [name for name in names if results[name]["convolutions_in_loops"]]
     print(f"convolutions inside a loop: {', '.join(looped) or 'none'}")
-    report = {"methods": results, "options": options, "made_with": describe()}
+    kept = {name: value for name, value in options.items() if name != "data_dir"}
+    report = {"methods": results, "options": kept, "made_with": describe()}
     shown = " ".join(f"--{n}={v}" for n, v in given.items() if n != "data_dir")
     write_json(out.with_suffix(".json"), report)
     out.with_suffix(".md").write_text(page(report, f"python benchmarks/step_cost.py {shown}"))

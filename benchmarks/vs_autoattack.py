@@ -131,7 +131,8 @@ def compare(given: dict[str, Any]) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     named = [{"threads": n, "part": part, **row} for (n, part), row in rows.items()]
     report = {"command": command, "rows": named, "runs": runs, "made_with": made}
-    write_json(out.with_suffix(".json"), report | {"options": options})
+    kept = {name: value for name, value in options.items() if name != "data_dir"}
+    write_json(out.with_suffix(".json"), report | {"options": kept})
     out.with_suffix(".md").write_text(text + "\n")
     print(text)
     return 0 if all(ratio <= options["limit"] for ratio in over.values()) else 1

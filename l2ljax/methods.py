@@ -89,6 +89,8 @@ def _rnn(s: Any) -> Solver:
     )
 
 
+G: dict[str, Any] = {"learns": True, "network": True}
+
 METHODS: dict[str, Row] = {
     "plain": Row(
         lambda s: solvers.none(),
@@ -112,52 +114,45 @@ METHODS: dict[str, Row] = {
     "naive_l2l": Row(
         lambda s: solvers.naive_l2l(s.attacker),
         attack_loss=lambda s: ATTACK_LOSSES["ce"],
-        learns=True,
-        network=True,
+        **G,
         what="attacker sees the image alone",
     ),
     "grad_l2l": Row(
         lambda s: solvers.grad_l2l(s.attacker, s.A, s.attacker_start),
         _GRADIENT,
-        learns=True,
-        network=True,
+        **G,
         what="attacker sees image and gradient",
     ),
     "two_step_l2l": Row(
         lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
         _GRADIENT,
-        learns=True,
-        network=True,
+        **G,
         what="the paper's recurrence of length two",
     ),
     "multistep_l2l": Row(
         lambda s: solvers.multistep_l2l(s.attacker, s.A, s.attacker_start, s.inner_steps),
         (*_GRADIENT, "inner_steps"),
-        learns=True,
-        network=True,
+        **G,
         what="the same recurrence, K steps",
     ),
     "kstep_l2l": Row(
         lambda s: solvers.kstep_l2l(s.attacker, s.A, s.attacker_start, s.inner_steps, s.inner_step),
         (*_GRADIENT, "inner_steps", "inner_step"),
-        learns=True,
-        network=True,
+        **G,
         what="the authors' other recurrence, K small steps",
     ),
     "grad_l2l_trades": Row(
         lambda s: solvers.grad_l2l(s.attacker, s.A, s.attacker_start),
         (*_GRADIENT, "trades_beta"),
         _trades,
-        learns=True,
-        network=True,
+        **G,
         what="Grad L2L with the loss of TRADES",
     ),
     "two_step_l2l_trades": Row(
         lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
         (*_GRADIENT, "trades_beta"),
         _trades,
-        learns=True,
-        network=True,
+        **G,
         what="2-Step L2L with the loss of TRADES",
     ),
     "grad_l2l_interp": Row(
@@ -165,8 +160,7 @@ METHODS: dict[str, Row] = {
         ("grad_norm", "interp_label"),
         _interpolated,
         attack_loss=_toward_partner,
-        learns=True,
-        network=True,
+        **G,
         paired=True,
         what="L2L on adversarial interpolation, one step",
     ),
@@ -175,8 +169,7 @@ METHODS: dict[str, Row] = {
         ("grad_norm", "interp_label"),
         _interpolated,
         attack_loss=_toward_partner,
-        learns=True,
-        network=True,
+        **G,
         paired=True,
         what="L2L on adversarial interpolation, two steps",
     ),
