@@ -23,7 +23,7 @@ from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS, make_move, rnn, sign_log, st
 X, Y = images(size=4, classes=3)
 NET = functional(SmoothClassifier())
 SETTINGS = {"pre": "sign_log", "start": "uniform", "weights": "ones"}
-SETTINGS |= {"remat": False, "learned_step": True}
+SETTINGS |= {"remat": False, "learned_step": True, "bound": 0.5}
 
 
 @functools.cache

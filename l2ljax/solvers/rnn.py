@@ -92,7 +92,7 @@ def rnn(
     weights: str,
     remat: bool,
     learned_step: bool,
-    bound: float = 1 / 2,
+    bound: float,
     axis_name: str | None = None,
 ) -> Solver:
     """delta_{t+1} = Pi(delta_t + alpha tanh(o_t)); gain = mean_i sum_t w_t <q_t, x_t(phi)>.
