@@ -1,6 +1,7 @@
 """Auto-PGD as an inner problem, against a NumPy loop, the attack, and PGM with as many steps."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +44,14 @@ def game(n=16, epochs=200):
     return theta, ATTACK_LOSSES["ce"](logits, theta, x, y), x, y
 
 
+as_a_user_has_it = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+"""Not as conftest.py has it: rounding decides the sign of a gradient near zero."""
+
+
 def solve(solver, theta, ell, x, y, eps=EPS, rng=None):
     rng = keys(len(x)) if rng is None else rng
 
-    @jax.jit
+    @as_a_user_has_it
     def delta(theta, eps):
         return solver.solve(rng, theta, {}, {}, ell, x, y, eps=eps, train=True).delta
 
@@ -91,20 +96,21 @@ def by_hand(look, x, start, steps):
 
 
 @pytest.mark.parametrize(
-    "steps, start", [(1, "uniform"), (2, "zero"), (10, "zero"), (10, "uniform")]
+    "steps, start", [(1, "uniform"), (2, "zero"), (10, "zero"), (10, "uniform"), (20, "zero")]
 )
 def test_it_equals_the_loop_written_out(steps, start):
     with jax.enable_x64(True):
         theta, ell, x, y = game()
 
-        @jax.jit
+        @as_a_user_has_it
         def look(d):
             return ell(theta, x + d), jax.grad(lambda z: ell(theta, z).sum())(x + d)
 
         def numbers(d):
             return tuple(np.array(a) for a in look(jnp.asarray(d)))
 
-        begin = np.asarray(STARTS[start](keys(len(x)), x, EPS))
+        draw = as_a_user_has_it(lambda x: STARTS[start](keys(len(x)), x, EPS))
+        begin = np.asarray(draw(x))
         expected = by_hand(numbers, np.asarray(x), begin, steps)
         ours = solve(apgd(steps, start), theta, ell, x, y)
         np.testing.assert_allclose(ours, expected, atol=1e-9)
