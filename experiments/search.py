@@ -56,6 +56,9 @@ LEARNED: dict[str, tuple] = {
 
 INNER: dict[str, tuple] = {"attack_loss": ("ce", "margin")}
 
+# Without a gradient there is nothing to normalise, to start from, or to climb but the loss.
+NAIVE = {n: LEARNED[n] for n in ("attacker", "order", "phi_lr", "phi_wd")}
+
 # The interpolation attack has no labels to climb, and its noise is always there.
 INTERP = {n: v for n, v in LEARNED.items() if n not in ("attack_loss", "attacker_start", "order")}
 INTERP |= {"interp_label": (0.1, 0.3, 0.5)}
@@ -71,6 +74,8 @@ RNN: dict[str, tuple] = {
 BETA: dict[str, tuple] = {"trades_beta": (1.0, 3.0, 6.0)}
 
 SPACES: dict[str, dict[str, tuple]] = {
+    "plain": COMMON,
+    "fgsm": COMMON | INNER | {"clean_mix": (True, False)},
     "pgm": COMMON
     | {
         "inner_steps": (5, 7, 10),
@@ -79,9 +84,13 @@ SPACES: dict[str, dict[str, tuple]] = {
         "clean_mix": (True, False),
         "attack_loss": ("ce", "margin"),
     },
+    "naive_l2l": COMMON | NAIVE,
     "grad_l2l": COMMON | LEARNED,
     "two_step_l2l": COMMON | LEARNED,
+    "multistep_l2l": COMMON | LEARNED | {"inner_steps": (3, 5)},
+    "kstep_l2l": COMMON | LEARNED | {"inner_steps": (3, 5), "inner_step": ("0.05", "0.1")},
     "grad_l2l_trades": COMMON | LEARNED | BETA,
+    "two_step_l2l_trades": COMMON | LEARNED | BETA,
     "grad_l2l_interp": COMMON | INTERP,
     "two_step_l2l_interp": COMMON | INTERP,
     "rnn_adv": COMMON | INNER | RNN,
@@ -113,7 +122,10 @@ def draw(method: str, trial: int, seed: int) -> dict[str, Any]:
 def train_once(
     config: dict[str, Any], data: Dataset, seed: int
 ) -> tuple[Game, State, dict[str, float]]:
-    """A run without files: the state of the best validation epoch, raw or averaged in theta."""
+    """A run without files: the state of the best validation epoch, raw or averaged in theta.
+
+    "robust" is its validation accuracy under the attack that selects, for Plain under none.
+    """
     game = make_game(config, data)
     x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
     state = game.init(seed)
@@ -121,6 +133,7 @@ def train_once(
     train_step = game.program(state, x, y, order, rng)
     best, kept, seconds = {"robust": -1.0}, state, 0.0
     every = max(1, config["epochs"] // 15)
+    judge = parse("selection" if game.selects == "robust" else "clean")
     for epoch in range(config["epochs"]):
         began = time.perf_counter()
         order = epoch_order(seed, epoch, 0, len(x))
@@ -139,7 +152,7 @@ def train_once(
                 f,
                 data.x_val,
                 data.y_val,
-                parse("selection"),
+                judge,
                 eps=game.eps,
                 batch_size=len(data.x_val),
             )

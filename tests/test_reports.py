@@ -11,6 +11,7 @@ import evaluate
 import search
 from l2ljax.evaluate import Result, Step, wilson
 from measure import after_warnings
+from l2ljax.methods import METHODS
 from options import defaults
 from report import interval, markdown
 
@@ -108,13 +109,14 @@ def test_search_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     lines = (tmp_path / "pgm.jsonl").read_text().splitlines(keepends=True)
     assert lines[0] == first and len(lines) == 2
     assert all(0 <= json.loads(line)["robust"] <= 1 for line in lines)
-    assert search.main(["--method=plain"]) == 2
+    assert search.main(["--method=pmg"]) == 2
 
 
 def test_every_draw_of_a_search_is_a_possible_run():
     import config
 
     trials = defaults(search.FLAGS)["trials"]
+    assert set(search.SPACES) == set(METHODS)
     for method in search.SPACES:
         draws = [search.draw(method, trial, 1000) for trial in range(trials)]
         assert len({json.dumps(flags) for flags in draws}) == trials
