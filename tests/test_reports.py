@@ -10,8 +10,8 @@ import demo
 import evaluate
 import search
 from l2ljax.evaluate import Result, Step, wilson
-from measure import after_warnings
 from l2ljax.methods import METHODS
+from measure import after_warnings
 from options import defaults
 from report import interval, markdown
 
