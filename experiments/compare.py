@@ -40,6 +40,12 @@ FLAGS = [
     Flag("workdir", str, "folder of the runs", "runs/compare"),
     Flag("out", str, "path of the report without its ending", "results/digits"),
     Flag("search", str, "folder of experiments/search.py's records, for the report", ""),
+    Flag(
+        "trials",
+        int,
+        "each run takes the flags of its method's best among so many first trials of --search, "
+        "instead of the recipe's; the same number for all methods",
+    ),
     Flag("flags", str, "further flags of every training run, as '--epochs=5 --model=mlp'", ""),
     Flag("num_examples", int, "attack only the first so many test images"),
     Flag("data_dir", str, "where the data set lies; the user's cache folder"),
@@ -53,14 +59,16 @@ def compare(given: dict[str, Any]) -> int:
     methods, seeds = options["methods"].split(","), options["seeds"].split(",")
     if options["against"] not in methods:
         raise UsageError(f"--against={options['against']} is not among --methods")
+    found = _search(options["search"], options["trials"], methods)
     root, runs = pathlib.Path(options["workdir"]), {}
     for seed in seeds:
         for method in methods:
             workdir = root / f"{options['dataset']}-{method}-{seed}"
-            code, runs[method, seed] = _run(method, seed, workdir, options)
+            chosen = found[method]["flags"] if options["trials"] else {}
+            code, runs[method, seed] = _run(method, seed, workdir, chosen, options)
             if code:
                 return code
-    report = _report(runs, methods, seeds, options)
+    report = _report(runs, methods, seeds, options) | {"search": found}
     out = pathlib.Path(options["out"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), report)
@@ -69,9 +77,10 @@ def compare(given: dict[str, Any]) -> int:
     return 0
 
 
-def _run(method: str, seed: str, workdir: pathlib.Path, options: dict[str, Any]):
+def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: dict[str, Any]):
     flags = [f"--method={method}", f"--dataset={options['dataset']}", f"--seeds={seed}"]
     flags += [f"--recipe={options['recipe']}"] if options["recipe"] else []
+    flags += [*(f"--{name}={value}" for name, value in chosen.items())]
     flags += shlex.split(options["flags"])
     data = [f"--data_dir={options['data_dir']}"] if options["data_dir"] else []
     flags += [*data, f"--workdir={workdir}", "--final_attacks=clean", "--noplots"]
@@ -136,28 +145,36 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         "seeds": seeds,
         "images": reference.shape[1],
         "rows": rows,
-        "search": _search(options["search"], methods),
         "commits": sorted({r["evaluation"]["made_with"]["commit"] for r in runs.values()}),
         "made_with": describe(),
     }
 
 
-def _search(folder: str, methods: Sequence[str]) -> dict[str, Any]:
+def _search(folder: str, first: int | None, methods: Sequence[str]) -> dict[str, Any]:
+    """What the search found for each method; with `first`, all must have had so many trials."""
+    if first and not folder:
+        raise UsageError("--trials needs --search, the folder of experiments/search.py's records")
     found = {}
     for method in methods:
         path = pathlib.Path(folder) / f"{method}.jsonl"
-        if not folder or not path.exists():
-            continue
-        trials = [json.loads(line) for line in path.read_text().splitlines()]
-        scores = sorted((trial["robust"] for trial in trials), reverse=True)
-        best = max(trials, key=lambda trial: trial["robust"])
-        found[method] = {
-            "trials": len(trials),
-            "chosen": best["trial"],
-            "best": scores[0],
-            "median": float(np.median(scores)),
-            "five_best": scores[:5],
-        }
+        lines = path.read_text().splitlines() if folder and path.exists() else []
+        trials = [json.loads(line) for line in lines][:first]
+        if first and len(trials) < first:
+            raise UsageError(
+                f"{path} has {len(trials)} of {first} trials: "
+                f"python experiments/search.py --method={method} --trials={first} --out={folder}"
+            )
+        if trials:
+            best = max(trials, key=lambda trial: trial["robust"])
+            scores = sorted((trial["robust"] for trial in trials), reverse=True)
+            found[method] = {
+                "trials": len(trials),
+                "chosen": best["trial"],
+                "flags": best["flags"],
+                "best": scores[0],
+                "median": float(np.median(scores)),
+                "five_best": scores[:5],
+            }
     return found
 
 
@@ -190,14 +207,17 @@ def _page(report: dict[str, Any]) -> str:
 def _search_page(search: dict[str, Any]) -> str:
     if not search:
         return ""
-    lines = [["method", "trials", "chosen", "best", "five best", "median"]]
+    lines = [["method", "trials", "chosen", "best", "five best", "median", "flags"]]
     for method, row in search.items():
         five = ", ".join(f"{100 * share:.1f}" for share in row["five_best"])
         shares = f"{100 * row['best']:.1f}", five, f"{100 * row['median']:.1f}"
-        lines.append([method, str(row["trials"]), f"number {row['chosen']}", *shares])
+        flags = " ".join(f"{name}={value}" for name, value in row["flags"].items())
+        lines.append([method, str(row["trials"]), f"number {row['chosen']}", *shares, flags])
     return (
         "\nThe recipes were chosen by `experiments/search.py`, robust accuracy on the validation "
-        "split (%), with another seed than the runs above:\n\n" + markdown(lines) + "\n"
+        "split (%; of Plain the clean one), with another seed than the runs above:\n\n"
+        + markdown(lines)
+        + "\n"
     )
 
 

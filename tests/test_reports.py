@@ -23,7 +23,14 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     flags = [f"--workdir={folder / 'runs'}", f"--out={folder / 'digits'}", f"--flags={TINY}"]
     flags += ["--methods=fgsm,grad_l2l", "--against=fgsm", "--seeds=1,2", "--draws=200"]
-    flags += ["--attacks=clean,fgsm,pgm10"]
+    flags += ["--attacks=clean,fgsm,pgm10", f"--search={folder}", "--trials=2"]
+    for method in ("fgsm", "grad_l2l"):
+        tried = [(0.1, 0.3), (0.3, 0.5), (0.0, 0.9)]
+        lines = [
+            json.dumps({"trial": i, "flags": {"label_smoothing": s}, "robust": robust})
+            for i, (s, robust) in enumerate(tried)
+        ]
+        (folder / f"{method}.jsonl").write_text("\n".join(lines))
     assert compare.main(flags) == 0
     return folder, flags
 
@@ -45,6 +52,18 @@ def test_compare_reports_what_the_runs_measured(compared):
     assert gap == pytest.approx(mean["grad_l2l"] - mean["fgsm"]) and low <= gap <= high
     page = (folder / "digits.md").read_text()
     assert report["command"] in page and "seeds 1, 2" in page and "commit" in page
+
+
+def test_compare_gives_every_method_the_best_of_the_same_number_of_trials(compared, capsys):
+    folder, flags = compared
+    report = json.loads((folder / "digits.json").read_text())
+    for method in ("fgsm", "grad_l2l"):
+        assert report["rows"][method]["flags"]["label_smoothing"] == 0.3
+        assert report["search"][method]["chosen"] == 1 and report["search"][method]["trials"] == 2
+    assert compare.main([*flags, "--trials=4"]) == 2
+    assert "3 of 4 trials: python experiments/search.py" in capsys.readouterr().err
+    assert compare.main([*flags, "--search="]) == 2
+    assert "--trials needs --search" in capsys.readouterr().err
 
 
 def test_compare_takes_finished_runs_as_they_are(compared):
