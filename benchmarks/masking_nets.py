@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 import config as configuration
+from feed import Feed
 from game import Game, make_game
-from l2ljax.data import Dataset, epoch_order
+from l2ljax.data import Dataset
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 from search import train_once
@@ -152,13 +153,10 @@ def nets() -> list[Net]:
 def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, State]:
     """A run without files and without selection: the state of the last epoch."""
     game = make_game(config, data)
-    x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
-    state = game.init(seed)
-    train_step = game.program(state, x, y, epoch_order(seed, 0, 0, len(x)), rng)
+    state, feed = game.init(seed), Feed(game, data, seed)
     for epoch in range(config["epochs"]):
-        order = epoch_order(seed, epoch, 0, len(x))
-        for _ in range(game.steps_per_epoch):
-            state, _ = train_step(state, x, y, order, rng)
+        for n, arguments in feed.epoch(epoch, 0):
+            state, _ = game.program(n, state, *arguments)(state, *arguments)
     return game, state
 
 

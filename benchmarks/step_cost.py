@@ -27,8 +27,9 @@ import jax
 import numpy as np
 
 import config as configuration
+from feed import Feed
 from game import make_game
-from l2ljax.data import Dataset, epoch_order, load
+from l2ljax.data import Dataset, load
 from l2ljax.methods import METHODS
 from l2ljax.models import label
 from options import Flag, UsageError, defaults, run_main
@@ -71,10 +72,9 @@ class Program(NamedTuple):
 def build(config: dict[str, Any], data: Dataset) -> Program:
     """The step of a configuration, compiled once, on a state of its own."""
     game = make_game(config, data)
-    x, y = jax.device_put((data.x_train, data.y_train))
-    rest = x, y, epoch_order(0, 0, 0, len(x)), jax.random.key(0)
     state = game.init(0)
-    compiled = game.train_step.lower(state, *rest).compile()
+    n, rest = next(Feed(game, data, 0).epoch(0, 0))
+    compiled = game.program(n, state, *rest)
 
     def run(steps: int) -> float:
         nonlocal state

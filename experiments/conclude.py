@@ -64,12 +64,13 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
             checks[which] = spot_check(saved, options["select_check"], options["eval_batch"])
         results = evaluate(
             jax.random.key(0),
-            game.frozen(saved.theta, saved.state.theta_stats),
+            game.frozen(*game.layout.whole((saved.theta, saved.state.theta_stats))),
             data.x_test,
             data.y_test,
             attacks,
             eps=game.eps,
-            batch_size=min(options["eval_batch"], len(data.x_test)),
+            batch_size=game.layout.full(min(options["eval_batch"], len(data.x_test))),
+            share=game.layout.share,
         )
         test[which] = {
             r.attack: {"eps": attack_eps(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}

@@ -59,7 +59,6 @@ GAME = [
     Flag("rnn_weights", tuple(WEIGHTS), "RNN optimiser: weights of the losses on the way"),
     Flag("rnn_learned_step", bool, "RNN optimiser: learns the step too, not the direction alone"),
     Flag("rnn_bound", float, "RNN optimiser: the largest learned step in radii"),
-    Flag("remat", bool, "RNN optimiser: compute the inner loop twice, to hold less memory"),
     Flag("bat_point", tuple(POINTS), "Fast-BAT: where the lower level is made linear"),
     Flag("bat_step", "fraction", "Fast-BAT: attack step a per unit of the gradient (1 / lambda)"),
     Flag("bat_lambda", float, "Fast-BAT: lambda of the implicit gradient; 0 is 1 / bat_step"),
@@ -83,13 +82,15 @@ PLAYERS = [
     Flag("model", str, "wrn-D-K | preact_resnet18 | resnet18 | small_cnn | mlp"),
     Flag("dropout", float, "dropout rate of wrn-D-K and small_cnn; the network's own"),
     Flag("bf16", bool, "compute in bfloat16; parameters, statistics and losses stay float32"),
+    Flag("remat", bool, "keep less for the backward pass: residual blocks, the RNN's inner loop"),
     Flag("attacker", tuple(ATTACKERS), "the network g"),
     Flag("attacker_width", float, "width of g relative to the paper's (1); a CPU run uses 0.125"),
 ]
 
 TIME = [
     Flag("epochs", int, "passes over the training set"),
-    Flag("batch_size", int, "images per step"),
+    Flag("batch_size", int, "images per step, over all devices"),
+    Flag("accumulate", int, "parts of a batch: gradients are averaged, BatchNorm sees one part"),
     Flag("augment", tuple(AUGMENTS), "augmentation, inside the compiled step; the dataset's own"),
     Flag("ema_decay", float, "decay per step of theta's moving average; 0 keeps none"),
 ]

@@ -49,6 +49,11 @@ FLAGS = [
     Flag("num_examples", int, "the first so many images; all of them"),
     Flag("batch_size", int, "images per batch; no result depends on it", 250),
     Flag("seed", int, "seed of the random draws", 0),
+    Flag(
+        "parallel",
+        ("none", "sharding"),
+        "one device | every batch cut over all of them; sharding where there are several",
+    ),
     *BUDGET,
     *LEARNED,
     Flag("curves", bool, "accuracy against eps and against PGM steps: robustness.png", False),
@@ -74,6 +79,7 @@ def evaluate(given: dict[str, Any]) -> int:
     prepare(options["compilation_cache"])
     from evaluation import as_json, look_for_masking, open_evaluation, save_images, trace_curves
     from l2ljax.attacks import Budget
+    from l2ljax.parallel import beside
     from measure import after_warnings, measure, warnings
     from report import show_results
     from signals import Interrupted
@@ -101,6 +107,7 @@ def evaluate(given: dict[str, Any]) -> int:
             eps=e.eps,
             norm=options["norm"],
             batch_size=options["batch_size"],
+            layout=beside(options["parallel"]),
             seed=options["seed"],
             keep=bool(options["save_adversarials"]),
             unfinished=unfinished,

@@ -1,13 +1,13 @@
 """From a configuration to the game: data, classifier, method, step and state, ready to play."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from config import STEPS, check_batch, epochs
+from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import restore_any
 from l2ljax.data import Dataset, load, take_batch
@@ -16,6 +16,7 @@ from l2ljax.evaluate import freeze
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
+from l2ljax.parallel import ONE, Layout, lay_out
 from l2ljax.schedules import learning_rate, optimiser, radius
 from l2ljax.types import Apply, Array, Method, State
 from options import UsageError, fraction, step_size
@@ -24,7 +25,10 @@ from options import UsageError, fraction, step_size
 class Game(NamedTuple):
     """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well.
 
-    `program` is train_step compiled for these arguments, once for all the seeds of a command;
+    `program(n, ...)` is n of them compiled for the arguments that follow, once for all the seeds of
+    a command: (state, x, y, order, first, rng) -> (state, metrics of n steps), laid over devices by
+    `layout`, order[0] being the first row of step `first`. `rows` are the images that one device's
+    body sees of a batch, `part_size` those of a part of the batch on all devices;
     `frozen` is (theta, stats) -> the classifier in eval mode; `probe` is the method's, if any.
     """
 
@@ -34,8 +38,11 @@ class Game(NamedTuple):
     init: Callable[[int], State]
     abstract: State
     step: Callable
-    train_step: Callable[[State, Array, Array, Array, Array], tuple[State, dict[str, Array]]]
+    train_step: Callable[..., tuple[State, dict[str, Array]]]
     program: Callable[..., Callable]
+    layout: Layout
+    rows: int
+    part_size: int
     diagnose: Callable[..., dict[str, float]]
     probe: Callable[..., dict[str, Array]] | None
     rates: dict[str, Callable[[int], Any]]
@@ -52,36 +59,40 @@ def load_data(config: dict[str, Any], data_dir: str | None, download: bool = Tru
     return load(config["dataset"], data_dir=data_dir, download=download, **sizes)
 
 
-def make_game(config: dict[str, Any], data: Dataset) -> Game:
-    """The game that a configuration describes, on that dataset."""
-    check_batch(config, data)
+def layout_of(config: dict[str, Any], kind: str | None) -> Layout:
+    """Devices for the batches of a configuration; no kind takes all that are visible."""
     try:
-        classifier = make_classifier(
-            config["model"],
-            data.num_classes,
-            mean=data.mean,
-            std=data.std,
-            dtype=_dtype(config),
-            dropout=config["dropout"],
-        )
+        return lay_out(kind, batch_size=config["batch_size"], accumulate=config["accumulate"])
     except ValueError as error:
-        raise UsageError(str(error)) from None
-    method = method_of(config, data.x_train.shape[-1])
+        raise UsageError(f"--batch_size, --parallel, --accumulate: {error}") from None
+
+
+def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Game:
+    """The game that a configuration describes, on that dataset and those devices."""
+    check_batch(config, data)
+    classifier, method = players(config, data)
+    # The step's own, which reduce over the devices; outside the step nothing does.
+    step_classifier, step_method = players(config, data, layout.axis_name)
     steps_per_epoch = len(data.x_train) // config["batch_size"]
     rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
     tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
     f, eps = functional(classifier), fraction(config["eps"])
     step = make_step(
-        f,
-        method,
+        functional(step_classifier),
+        step_method,
         tx_theta,
         tx_phi,
         eps=radius(eps, warmup_epochs=config["eps_warmup"], steps_per_epoch=steps_per_epoch),
         phi_steps=config["phi_steps"],
         craft_bn=config["craft_bn"],
         ema_decay=config["ema_decay"],
+        axis_name=layout.axis_name,
+        accumulate=config["accumulate"],
+        cut=layout.cut,
     )
     example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
+
+    rows = layout.rows(config["batch_size"])
 
     # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
     def fresh(rng: Array) -> State:
@@ -96,17 +107,17 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         tree, _, _ = restore_any(config["init_from"], kind="best")
         return _start_from(config["init_from"], tree, fresh(jax.random.key(seed)))
 
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, x: Array, y: Array, order: Array, rng: Array):
+    def train_step(state: State, x: Array, y: Array, order: Array, first: Array, rng: Array):
         # The solver's keys are folded from the same rng; 2**31 - 1 is no turn of theirs.
         draws = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
+        image_rows = batch_rows(rows, layout.axis_name, config["accumulate"])
         batch = take_batch(
-            jax.random.fold_in(draws, 2**31 - 1),
+            per_image(jax.random.fold_in(draws, 2**31 - 1), image_rows),
             x,
             y,
             order,
-            state.step % steps_per_epoch,
-            batch_size=config["batch_size"],
+            state.step - first,
+            batch_size=rows,
             augment=config["augment"] or data.augment,
         )
         return step(state, batch, rng)
@@ -119,7 +130,10 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
         abstract=jax.eval_shape(fresh, jax.random.key(0)),
         step=step,
         train_step=train_step,
-        program=_compile_once(train_step),
+        program=_compile_once(train_step, layout),
+        layout=layout,
+        rows=rows,
+        part_size=config["batch_size"] // config["accumulate"],
         diagnose=make_diagnose(f, method),
         probe=method.probe(method, f) if method.probe else None,
         rates=rates,
@@ -132,7 +146,27 @@ def make_game(config: dict[str, Any], data: Dataset) -> Game:
     )
 
 
-def method_of(config: dict[str, Any], channels: int) -> Method:
+def players(
+    config: dict[str, Any], data: Dataset, axis_name: str | None = None
+) -> tuple[Any, Method]:
+    """The classifier and the method of a configuration."""
+    try:
+        classifier = make_classifier(
+            config["model"],
+            data.num_classes,
+            mean=data.mean,
+            std=data.std,
+            dtype=_dtype(config),
+            dropout=config["dropout"],
+            axis_name=axis_name,
+            remat=config["remat"],
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return classifier, method_of(config, data.x_train.shape[-1], axis_name)
+
+
+def method_of(config: dict[str, Any], channels: int, axis_name: str | None = None) -> Method:
     """The method of a configuration, with its attacker for images of so many channels."""
     attacker = (
         make_attacker(
@@ -140,6 +174,7 @@ def method_of(config: dict[str, Any], channels: int) -> Method:
             channels,
             width=config["attacker_width"],
             dtype=_dtype(config),
+            axis_name=axis_name,
         )
         if METHODS[config["method"]].network
         else None
@@ -149,6 +184,8 @@ def method_of(config: dict[str, Any], channels: int) -> Method:
         attacker=attacker,
         smoothing=config["label_smoothing"],
         order=config["order"],
+        axis_name=axis_name,
+        remat=config["remat"],
         **_settings(config),
     )
 
@@ -167,15 +204,27 @@ def _dtype(config: dict[str, Any]) -> Any:
     return jnp.bfloat16 if config["bf16"] else jnp.float32
 
 
-def _compile_once(jitted: Any) -> Callable[..., Callable]:
-    kept: list[Callable] = []
+def _compile_once(train_step: Callable, layout: Layout) -> Callable[..., Callable]:
+    kept: dict[int, Callable] = {}
 
-    def program(*arguments: Any) -> Callable:
-        if not kept:
-            kept.append(jitted.lower(*arguments).compile())
-        return kept[0]
+    def program(n: int, *arguments: Any) -> Callable:
+        if n not in kept:
+            kept[n] = layout.compile(_several(train_step, n), *arguments)
+        return kept[n]
 
     return program
+
+
+def _several(train_step: Callable, n: int) -> Callable:
+    """n steps as one program, and the metrics of each."""
+
+    def steps(state: State, *rest: Array):
+        if n == 1:
+            state, metrics = train_step(state, *rest)
+            return state, jax.tree.map(lambda value: value[None], metrics)
+        return jax.lax.scan(lambda state, _: train_step(state, *rest), state, length=n)
+
+    return steps
 
 
 def _rate(config: dict[str, Any], player: str, steps_per_epoch: int) -> Callable:

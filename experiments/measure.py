@@ -9,9 +9,11 @@ import numpy as np
 
 from l2ljax.attacks import checks
 from l2ljax.attacks.cascade import CLEAN, Run, State, share_of_work
+from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.specs import Attack, Parts
 from l2ljax.evaluate import Result
 from l2ljax.evaluate import evaluate as attack_all
+from l2ljax.parallel import Layout
 from l2ljax.progress import Progress
 from signals import Interrupted, Stop
 from unfinished import Begun, Unfinished
@@ -32,6 +34,7 @@ def measure(
     eps: float,
     norm: str,
     batch_size: int,
+    layout: Layout,
     seed: int,
     keep: bool,
     unfinished: Unfinished,
@@ -54,17 +57,18 @@ def measure(
 
         return attack_all(
             jax.random.key(seed),
-            f,
+            layout.whole(classifier(f)),
             x,
             y,
             attacks,
             eps=eps,
             norm=norm,
-            batch_size=min(batch_size, len(x)),
+            batch_size=layout.full(min(batch_size, len(x))),
             keep=keep,
             begun=begun,
             on_batch=on_batch,
-            f32=f32,
+            f32=None if f32 is None else layout.whole(classifier(f32)),
+            share=layout.share,
         )
 
 

@@ -91,7 +91,7 @@ def open_nets(
 
 def craft(rng: Array, f: Partial, x: Array, y: Array, run: Run, *, first: int, eps: float) -> Array:
     """That run's images against f; what one draws depends on its row alone, x[0] being `first`."""
-    keys = per_image(jax.random.fold_in(rng, run.draw), len(x), first)
+    keys = per_image(jax.random.fold_in(rng, run.draw), first + jnp.arange(len(x)))
     return run.play(keys, f, x, y, eps=eps, norm="linf")
 
 

@@ -6,8 +6,10 @@ checkpoint, so that a resumed run repeats the uninterrupted one bit for bit, met
 one that was taken back because an epoch had overfitted (guard.py).
 """
 
+import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -18,18 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from feed import Feed
 from game import Game
 from guard import MOST_ROLLBACKS, overfitted, warning
 from l2ljax.attacks import parse
 from l2ljax.ball import scale
-from l2ljax.checkpoint import Checkpoints
-from l2ljax.data import Dataset, epoch_order
+from l2ljax.checkpoint import Checkpoints, Kind
+from l2ljax.data import Dataset
 from l2ljax.evaluate import robust
+from l2ljax.parallel import agree, agree_on, largest, leads
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import State
 from options import UsageError
 from signals import Interrupted, Stop
+from tracing import Profiler
 from workdir import lock
 
 NOTES: dict[str, Any] = {
@@ -42,6 +47,10 @@ NOTES: dict[str, Any] = {
     "collapsed": False,  # whether it saw one in the last epoch
     "stopped": None,  # the epoch with which the guard ended the run
 }
+
+
+CHUNK = 50
+"""Steps of one call on an accelerator, where a call costs the host more than it should."""
 
 
 class Diverged(UsageError):
@@ -77,7 +86,11 @@ class Run:
         self.game, self.data, self.seed, self.epochs = game, data, seed, epochs
         self.workdir, self.options = workdir, options
         self.total = epochs * game.steps_per_epoch
-        self.guard = game.on_overfitting
+        self.layout, self.guard = game.layout, game.on_overfitting
+        self.chunk = options["steps_per_call"] or (1 if jax.default_backend() == "cpu" else CHUNK)
+        profile = options["profile"] and leads()
+        self.profiler = Profiler(workdir / "profile") if profile else None
+        self.asked = 0  # the signal by which some process was asked to stop
         self.rng = jax.random.key(seed)
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
@@ -85,68 +98,94 @@ class Run:
 
     def play(self) -> State:
         """From wherever the checkpoints are to the end; or, on a signal, to a saved stop."""
-        with (
-            lock(self.workdir),
-            Checkpoints(self.workdir, report=self.say) as checkpoints,
-            Stop() as stop,
-        ):
+        with contextlib.ExitStack() as stack:
+            if leads():
+                stack.enter_context(lock(self.workdir))
+            checkpoints = stack.enter_context(Checkpoints(self.workdir, report=self.say))
+            stop = stack.enter_context(Stop())
             state, step = self.resume(checkpoints)
             if step >= self.total or self.notes["stopped"]:
                 return state
-            x, y = jax.device_put((self.data.x_train, self.data.y_train))
-            tensorboard = self.options["tensorboard"]
-            with (
-                Record(self.workdir, tensorboard=tensorboard, resume_step=step) as record,
-                Progress(self.total, label=self.workdir.name, done=step) as progress,
-            ):
-                self.saved_at = time.monotonic()
-                while step < self.total and not self.notes["stopped"]:
-                    epoch = step // self.game.steps_per_epoch
-                    state, step = self.epoch(epoch, state, step, x, y, record, progress, stop)
-                    ended = step == (epoch + 1) * self.game.steps_per_epoch
-                    back = None
-                    if ended:
-                        back = self.close_epoch(
-                            epoch + 1, state, step, record, progress, checkpoints
-                        )
-                    if back is not None:
-                        state, step = back
-                    every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
-                    every = every or back is not None
-                    if every or self.late() or stop.signal or step == self.total:
-                        checkpoints.save(step, state, self.notes)
-                        self.saved_at = time.monotonic()
-                    if stop.signal and step < self.total:
-                        checkpoints.wait()
-                        raise Interrupted(stop.signal, f"step {step} of {self.total}")
-            return state
+            on_device = self.options["data_on"] != "host"
+            self.feed = Feed(self.game, self.data, self.seed, chunk=self.chunk, on_device=on_device)
+            state = self.layout.replicate(state)
+            record = stack.enter_context(
+                Record(
+                    self.workdir if leads() else None,
+                    tensorboard=self.options["tensorboard"],
+                    resume_step=step,
+                )
+            )
+            stream = None if leads() else stack.enter_context(open(os.devnull, "w"))
+            bar = Progress(self.total, label=self.workdir.name, done=step, stream=stream)
+            progress = stack.enter_context(bar)
+            if self.profiler is not None:
+                stack.callback(self.profiler.close)
+            self.saved_at = time.monotonic()
+            while step < self.total and not self.notes["stopped"]:
+                epoch = step // self.game.steps_per_epoch
+                state, step = self.epoch(epoch, state, step, record, progress, stop)
+                ended = step == (epoch + 1) * self.game.steps_per_epoch
+                back = None
+                if ended:
+                    single = self.layout.first(state)
+                    back = self.close_epoch(epoch + 1, single, step, record, progress, checkpoints)
+                if back is not None:
+                    state, step = self.layout.replicate(back[0]), back[1]
+                every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
+                every = every or back is not None
+                if every or self.late() or self.asked or step == self.total:
+                    self.save(checkpoints, step, self.layout.first(state))
+                    self.saved_at = time.monotonic()
+                if self.asked and step < self.total:
+                    checkpoints.wait()
+                    raise Interrupted(self.asked, f"step {step} of {self.total}")
+            return self.layout.first(state)
 
-    def epoch(self, epoch, state, step, x, y, record, progress, stop):
-        """Steps to the epoch's end, a signal or a due checkpoint; metrics come one step late."""
-        order = epoch_order(self.seed, epoch, int(state.rollbacks), len(x))
-        end = (epoch + 1) * self.game.steps_per_epoch
-        train_step = self.game.program(state, x, y, order, self.rng)
+    def epoch(self, epoch, state, step, record, progress, stop):
+        """Chunks to the epoch's end, a signal or a due checkpoint; metrics come a chunk late."""
         began, waiting = time.perf_counter(), None
-        while step < end and not stop.signal:
-            state, metrics = train_step(state, x, y, order, self.rng)
-            step += 1
+        rollbacks = int(self.layout.first(state.rollbacks))
+        for n, arguments in self.feed.epoch(epoch, rollbacks, step):
+            compiling = time.perf_counter()
+            program = self.game.program(n, state, *arguments)
+            began += time.perf_counter() - compiling
+            if self.profiler is not None:
+                self.profiler.before(state)
+            state, metrics = program(state, *arguments)
+            step += n
+            if self.profiler is not None:
+                self.profiler.after(n, state, program, progress)
             if waiting is not None:
-                self.measured(step - 1, waiting, record, progress)
-            waiting = metrics
-            if self.late():
+                self.measured(*waiting, record, progress)
+            waiting = step, metrics
+            self.asked, late = largest(stop.signal or 0, int(self.late()))
+            if self.asked or late:
                 break
         if waiting is not None:
-            self.measured(step, waiting, record, progress)
+            self.measured(*waiting, record, progress)
         self.notes["seconds"] += time.perf_counter() - began
         return state, step
+
+    def save(self, checkpoints: Checkpoints, step: int, state: State, kind: Kind = "last") -> None:
+        """A checkpoint, by the process that writes."""
+        if leads():
+            checkpoints.save(step, state, self.notes, kind=kind)
 
     def late(self) -> bool:
         """Whether a checkpoint is due by the clock, also within an epoch."""
         return time.monotonic() - self.saved_at > 60 * self.options["checkpoint_minutes"]
 
     def measured(self, step: int, metrics: dict[str, Any], record, progress) -> None:
-        """Sum one step's metrics; a number that is none ends the run."""
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        """Sum the metrics of the steps up to that one; a number that is none ends the run."""
+        fetched = jax.device_get(self.layout.first(metrics))
+        steps = len(next(iter(fetched.values())))
+        for i in range(steps):
+            values = {name: float(value[i]) for name, value in fetched.items()}
+            self.measured_step(step - steps + 1 + i, values, record, progress)
+
+    def measured_step(self, step: int, values: dict[str, float], record, progress) -> None:
+        """Sum one step's metrics."""
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             kept = Checkpoints(self.workdir).steps()
@@ -187,7 +226,7 @@ class Run:
         """
         began = time.perf_counter()
         values = {name: total / self.notes["count"] for name, total in self.notes["sums"].items()}
-        values |= self.rates(step) | self.validate(state) | self.diagnose(state)
+        values |= self.rates(step) | agree(self.validate(state) | self.diagnose(state))
         values.setdefault("theta/clean_accuracy", self.clean_accuracy(state))
         self.clean = {"theta/clean_accuracy": values["theta/clean_accuracy"]}
         values["seconds/train"] = self.notes["seconds"]
@@ -208,19 +247,20 @@ class Run:
             if self.guard != "warn":
                 return self.take_back(event, record, progress, checkpoints)
         self.notes["peak"] = max(self.notes["peak"], values["val/robust"])
-        for kind, suffix in (("best", ""), ("best_ema", "_ema")):
+        kinds: tuple[tuple[Kind, str], ...] = (("best", ""), ("best_ema", "_ema"))
+        for kind, suffix in kinds:
             scores = {n: values.get(f"val/{n}{suffix}", -1.0) for n in ("robust", "clean")}
             score = self.game.selects
             if scores[score] > self.notes["best"].get(kind, {}).get(score, -1.0):
                 self.notes["best"][kind] = {**scores, "epoch": epoch}
-                checkpoints.save(step, state, self.notes, kind=kind)
+                self.save(checkpoints, step, state, kind)
         if self.guard != "warn":
-            checkpoints.save(step, state, self.notes, kind="good")
+            self.save(checkpoints, step, state, "good")
         return None
 
     def take_back(self, event, record, progress, checkpoints) -> tuple[State, int]:
         """The last good epoch, whole; with a new random stream, or as the run's end."""
-        restored = checkpoints.restore(self.game.abstract, kind="good")
+        restored = self.restored(checkpoints, "good")
         if restored is None:
             raise UsageError(f"{self.workdir} holds no intact good epoch to go back to")
         events, seconds = self.notes["overfitting"], self.notes["seconds"]
@@ -238,15 +278,23 @@ class Run:
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
         n = len(self.data.x_val)
-        f = self.game.frozen(state.theta, state.theta_stats)
+        f = self.game.frozen(*self.layout.whole((state.theta, state.theta_stats)))
         x, y = self.data.x_train[:n], self.data.y_train[:n]
         return float(self.stood(f, x, y, "clean").mean())
 
     def stood(self, f: Callable, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
         """Which of the images withstand the attack."""
-        size = min(self.options["eval_batch"], len(x))
-        key = jax.random.fold_in(self.rng, 1)
-        return robust(key, f, x, y, parse(attack), eps=self.game.eps, batch_size=size)
+        size = self.layout.full(min(self.options["eval_batch"], len(x)))
+        return robust(
+            jax.random.fold_in(self.rng, 1),
+            f,
+            x,
+            y,
+            parse(attack),
+            eps=self.game.eps,
+            batch_size=size,
+            share=self.layout.share,
+        )
 
     def validate(self, state: State) -> dict[str, float]:
         """On the validation split: clean, worst-case PGM-10 and, of theta itself, FGSM accuracy."""
@@ -254,7 +302,7 @@ class Run:
         for suffix, theta in (("", state.theta), ("_ema", state.ema)):
             if not theta:
                 continue
-            f = self.game.frozen(theta, state.theta_stats)
+            f = self.game.frozen(*self.layout.whole((theta, state.theta_stats)))
             attacks = {"clean": "clean", "robust": "selection"}
             if not suffix and self.game.guarded:
                 attacks["fgsm"] = "fgsm"
@@ -278,13 +326,22 @@ class Run:
 
     def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:
         """The newest intact checkpoint, or the start."""
-        restored = checkpoints.restore(self.game.abstract)
+        restored = self.restored(checkpoints, "last")
         if restored is None:
             return self.game.init(self.seed), 0
         state, self.notes, step = restored
         if step < self.total:
             self.say(f"resumed at step {step} of {self.total}")
         return state, step
+
+    def restored(self, checkpoints: Checkpoints, kind: Kind) -> tuple[State, dict, int] | None:
+        """The newest intact checkpoint of that kind, as the process that reads it found it."""
+        found = checkpoints.restore(self.game.abstract, kind=kind) if leads() else None
+        told = agree(None if found is None else found[1:])
+        if told is None:
+            return None
+        nothing = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), self.game.abstract)
+        return agree_on(nothing if found is None else found[0]), *told
 
     def say(self, line: str) -> None:
         """One line to the user, beside the progress bar."""

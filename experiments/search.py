@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 import config as configuration
+from feed import Feed
 from game import Game, make_game
 from l2ljax.attacks import parse
-from l2ljax.data import Dataset, epoch_order, load
+from l2ljax.data import Dataset, load
 from l2ljax.evaluate import robust
 from l2ljax.types import State
 from options import Flag, UsageError, defaults, run_main
@@ -127,18 +128,17 @@ def train_once(
     "robust" is its validation accuracy under the attack that selects, for Plain under none.
     """
     game = make_game(config, data)
-    x, y, rng = *jax.device_put((data.x_train, data.y_train)), jax.random.key(seed)
-    state = game.init(seed)
-    order = epoch_order(seed, 0, 0, len(x))
-    train_step = game.program(state, x, y, order, rng)
+    state, feed, rng = game.init(seed), Feed(game, data, seed), jax.random.key(seed)
     best, kept, seconds = {"robust": -1.0}, state, 0.0
     every = max(1, config["epochs"] // 15)
     judge = parse("selection" if game.selects == "robust" else "clean")
     for epoch in range(config["epochs"]):
+        if not epoch:
+            n, example = next(feed.epoch(0, 0))
+            game.program(n, state, *example)  # compiled before the clock runs
         began = time.perf_counter()
-        order = epoch_order(seed, epoch, 0, len(x))
-        for _ in range(game.steps_per_epoch):
-            state, _ = train_step(state, x, y, order, rng)
+        for n, arguments in feed.epoch(epoch, 0):
+            state, _ = game.program(n, state, *arguments)(state, *arguments)
         jax.block_until_ready(state)
         seconds += time.perf_counter() - began
         if (epoch + 1) % every:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import config as configuration
+from hosts import HOSTS, join, leave
+from l2ljax.parallel import KINDS
 from options import Flag, UsageError, defaults, run_main
 
 RUN = [
@@ -32,6 +34,16 @@ RUN = [
     ),
     Flag("diagnose", int, "validation images for the attacker's diagnostics, per epoch", 128),
     Flag("eval_batch", int, "images per batch in validation and evaluation", 250),
+    Flag(
+        "parallel",
+        KINDS,
+        "one device | the step on every device, its rows each | one program, its batch sharded; "
+        "pmap where there are several devices",
+    ),
+    Flag("steps_per_call", int, "steps of one compiled call; 1 on a CPU, up to 50 elsewhere"),
+    Flag("data_on", ("device", "host"), "where the images stay; on the device if they fit"),
+    Flag("profile", bool, "trace ten steps: WORKDIR/profile for TensorBoard, and a table", False),
+    *HOSTS,
     Flag("log_every", int, "steps between lines in metrics.jsonl within an epoch; 0: none", 50),
     Flag("checkpoint_every", int, "epochs between checkpoints", 1),
     Flag("checkpoint_minutes", float, "minutes after which a checkpoint is due anyway", 10.0),
@@ -57,6 +69,7 @@ def train(given: dict[str, Any]) -> int:
     from runtime import cache_folder, prepare
 
     prepare(options["compilation_cache"])
+    join(options)
     if options["tensorboard"] is None:
         options["tensorboard"] = importlib.util.find_spec("tensorboardX") is not None
         if not options["tensorboard"]:
@@ -64,8 +77,10 @@ def train(given: dict[str, Any]) -> int:
     import jax
 
     from conclude import conclude
-    from game import load_data, make_game
+    from feed import fits
+    from game import layout_of, load_data, make_game
     from l2ljax.attacks import parse_all
+    from l2ljax.parallel import leads
     from run import Run
     from signals import Interrupted
     from workdir import open_workdir
@@ -76,7 +91,9 @@ def train(given: dict[str, Any]) -> int:
         raise UsageError(str(error)) from None
     data_dir = options["data_dir"] or str(cache_folder("data"))
     data = load_data(config, data_dir, options["download"])
-    game = make_game(config, data)
+    layout = layout_of(config, options["parallel"])
+    options["data_on"] = options["data_on"] or ("device" if fits(data) else "host")
+    game = make_game(config, data, layout)
     print(f"flags: {configuration.show(config)}")
     print(
         f"{data.name}: {len(data.x_train)} training, {len(data.x_val)} validation, "
@@ -84,21 +101,42 @@ def train(given: dict[str, Any]) -> int:
         f"{data.num_classes} classes; eps = {config['eps']}",
         flush=True,
     )
+    if layout.kind != "none":
+        print(f"{layout.kind} over {layout.size} devices, {jax.process_count()} processes")
     if jax.default_backend() == "cpu" and config["recipe"] != "quick":
         print("on a CPU this is slow: --recipe=quick has smaller nets", file=sys.stderr)
+    ended = []  # of several processes one alone concludes, when all have trained
     for seed in seeds:
         workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
         if config["init_from"] not in ("", "none") and not (workdir / "config.json").exists():
             game.init(seed)  # a start that cannot be had is refused before anything is written
-        open_workdir(workdir, config, seed)
+        if leads():
+            open_workdir(workdir, config, seed)
         run = Run(game, data, seed, config["epochs"], workdir, options)
         try:
             run.play()
         except Interrupted as stop:
             print(f"{stop}; the same command resumes it", file=sys.stderr)
             return stop.exit_code
-        conclude(workdir, config, data, game, attacks, options)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UsageError(_more_memory(config)) from error
+        ended.append((workdir, config, data, game, attacks, options))
+        if jax.process_count() == 1:
+            conclude(*ended.pop())
+    leave()
+    for each in ended:
+        if leads():
+            conclude(*each)
     return 0
+
+
+def _more_memory(config: dict[str, Any]) -> str:
+    return (
+        f"out of memory at --batch_size={config['batch_size']}: a smaller one, --accumulate=2 "
+        "(parts of a batch, one after another), --remat, --bf16 or --data_on=host need less"
+    )
 
 
 def _workdir(given: str | None, config: dict[str, Any], seed: int, several: bool) -> pathlib.Path:
@@ -122,6 +160,8 @@ def _seeds(text: str) -> list[int]:
 
 
 def _check(options: dict[str, Any]) -> None:
+    if options["steps_per_call"] is not None and options["steps_per_call"] <= 0:
+        raise UsageError(f"--steps_per_call={options['steps_per_call']} must be positive")
     for name in ("eval_batch", "checkpoint_every", "checkpoint_minutes"):
         if options[name] <= 0:
             raise UsageError(f"--{name}={options[name]} must be positive")

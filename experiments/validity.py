@@ -7,6 +7,7 @@ from options import UsageError, step_size
 POSITIVE = (
     "epochs",
     "batch_size",
+    "accumulate",
     "train_size",
     "inner_steps",
     "phi_steps",
@@ -54,6 +55,8 @@ def check(config: dict[str, Any]) -> None:
             raise UsageError(f"--{name}={config[name]} must be positive")
     if config["phi_steps"] > 1 and config["order"] == "simultaneous":
         raise UsageError("--phi_steps above 1 needs --order=alternating")
+    if config["remat"] and config["model"] in ("mlp", "small_cnn") and not method.startswith("rnn"):
+        raise UsageError(f"--remat: {config['model']} has no residual blocks to compute again")
     at_x = method in ("fgsm", "grad_align") or (method == "n_fgsm" and not config["noise"])
     if config["attack_loss"] == "kl" and at_x:
         raise UsageError(

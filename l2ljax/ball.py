@@ -66,11 +66,20 @@ def box(x: Array, delta: Array) -> Array:
     return lax.clamp(-x, delta, 1 - x)
 
 
-def per_image(rng: Array, n: int, first: Array | int = 0) -> Array:
-    """One key per image: fold_in(rng, row) for n global rows from `first` on; keys pass through."""
+def per_image(rng: Array, rows: Array | int) -> Array:
+    """One key per image: fold_in(rng, row), for so many rows or for these; keys pass through."""
     if rng.ndim == 1:
         return rng
-    return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(n))
+    rows = jnp.arange(rows) if isinstance(rows, int) else rows
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
+
+
+def batch_rows(n: int, axis_name: str | None = None, parts: int = 1) -> Array:
+    """Which rows of the global batch our n are: of each of its parts, this device's share."""
+    devices = lax.axis_size(axis_name) if axis_name else 1
+    place = lax.axis_index(axis_name) if axis_name else 0
+    part, row = jnp.divmod(jnp.arange(n), n // parts)
+    return (part * devices + place) * (n // parts) + row
 
 
 def noise(rng: Array, x: Array, eps: Array | float) -> Array:

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import optax
 from jax.lax import pmean, stop_gradient
 
-from l2ljax.ball import per_image
+from l2ljax.ball import batch_rows, per_image
+from l2ljax.inner_loop import repeat
 from l2ljax.types import Apply, Array, Method, Mode, State, Tree
 
 
@@ -89,13 +90,17 @@ def make_step(
     craft_bn: Literal["batch", "update", "eval"] = "batch",
     ema_decay: float = 0.0,
     axis_name: str | None = None,
+    accumulate: int = 1,
+    cut: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> Callable[[State, tuple[Array, Array], Array], tuple[State, dict[str, Array]]]:
     """One pure function (state, (x, y), rng) -> (state, metrics), compiled once by `jax.jit`.
 
     rng is the key of the run, the same at every step, and an argument so that all seeds share one
     compilation. eps is the radius, or a function of the step where it is warmed up.
     craft_bn="update" lets the classifier's statistics see the clean images too, as in the
-    authors' code.
+    authors' code. A batch has `accumulate` parts: their gradients are averaged and the players move
+    once, while BatchNorm and the attacker's batch maximum see a part at a time. `cut` lays a part
+    over devices (`parallel.Layout.cut`).
     """
     solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
     leader, follower = Player(tx_theta), Player(tx_phi)
@@ -103,50 +108,55 @@ def make_step(
 
     def play(turn: Turn, state: State, rng: Array, keys: Array, x: Array, y: Array, eps: Array):
         dropout = jax.random.split(rng)[0]
-        noise = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
         craft: Mode = "batch" if turn.craft == "update" else turn.craft
-        theta_stats = state.theta_stats
-
-        def at(theta, x, **ask):
-            return f(theta, theta_stats, x, craft, **ask)[0]
-
-        def J(theta, phi):
-            ell = method.attack_loss(at, theta, x, y)
-            inner = solve(
-                keys, theta, phi, state.phi_stats, ell, x, y, eps=eps, train=turn.train_attacker
-            )
-            stats = theta_stats
-            if turn.craft == "update":
-                _, stats = f(stop_gradient(theta), stats, x, "update")
-            outer = partial(f, mode=turn.outer, rng=dropout)
-            loss, stats, metrics = method.train_loss(
-                noise, outer, ell, theta, stats, x, inner, y, eps=eps
-            )
-            return loss + inner.gain - stop_gradient(inner.gain), (stats, inner, metrics)
-
         players = tuple(i for i, moves in enumerate((turn.theta, turn.phi)) if moves)
-        (_, aux), gradients = jax.value_and_grad(J, players, has_aux=True)(state.theta, state.phi)
-        stats, inner, metrics = aux
-        gradients = dict(zip(players, mean(gradients), strict=True))
+
+        def gradients(
+            i: Array | int, statistics: tuple[Tree, Tree], keys: Array, x: Array, y: Array
+        ):
+            theta_stats, phi_stats = statistics
+            noise = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+            outer = partial(f, mode=turn.outer, rng=jax.random.fold_in(dropout, i))
+
+            def at(theta, x, **ask):
+                return f(theta, theta_stats, x, craft, **ask)[0]
+
+            def J(theta, phi):
+                ell = method.attack_loss(at, theta, x, y)
+                train = turn.train_attacker
+                inner = solve(keys, theta, phi, phi_stats, ell, x, y, eps=eps, train=train)
+                stats = theta_stats
+                if turn.craft == "update":
+                    _, stats = f(stop_gradient(theta), stats, x, "update")
+                loss, stats, metrics = method.train_loss(
+                    noise, outer, ell, theta, stats, x, inner, y, eps=eps
+                )
+                return loss + inner.gain - stop_gradient(inner.gain), (stats, inner, metrics)
+
+            moving = jax.value_and_grad(J, players, has_aux=True)
+            (_, (stats, inner, metrics)), found = moving(state.theta, state.phi)
+            if turn.theta:
+                metrics = {**metrics, "delta/mean_abs": jnp.abs(inner.delta).mean() / eps}
+            if turn.phi:
+                metrics = {**metrics, "phi/loss": metrics["theta/loss"]}
+                if isinstance(inner.gain, jax.Array):
+                    metrics["phi/gain"] = inner.gain
+            return (found, metrics), (stats, inner.phi_stats)
+
+        statistics = state.theta_stats, state.phi_stats
+        (found, metrics), statistics = _accumulate(
+            gradients, statistics, (keys, x, y), accumulate, cut
+        )
+        moved, (theta_stats, phi_stats) = dict(zip(players, mean(found), strict=True)), statistics
         if turn.theta:
             slower = 0.5**state.rollbacks
-            theta, opt = leader.descend(gradients[0], state.opt_theta, state.theta, slower)
-            state = state._replace(theta=theta, opt_theta=opt, theta_stats=mean(stats))
-            metrics = {
-                **metrics,
-                "theta/grad_norm": optax.tree.norm(gradients[0]),
-                "delta/mean_abs": jnp.abs(inner.delta).mean() / eps,
-            }
+            theta, opt = leader.descend(moved[0], state.opt_theta, state.theta, slower)
+            state = state._replace(theta=theta, opt_theta=opt, theta_stats=mean(theta_stats))
+            metrics["theta/grad_norm"] = optax.tree.norm(moved[0])
         if turn.phi:
-            phi, opt = follower.ascend(gradients[1], state.opt_phi, state.phi)
-            state = state._replace(phi=phi, opt_phi=opt, phi_stats=mean(inner.phi_stats))
-            metrics = {
-                **metrics,
-                "phi/loss": metrics["theta/loss"],
-                "phi/grad_norm": optax.tree.norm(gradients[1]),
-            }
-            if isinstance(inner.gain, jax.Array):
-                metrics["phi/gain"] = inner.gain
+            phi, opt = follower.ascend(moved[1], state.opt_phi, state.phi)
+            state = state._replace(phi=phi, opt_phi=opt, phi_stats=mean(phi_stats))
+            metrics["phi/grad_norm"] = optax.tree.norm(moved[1])
             if not turn.theta:
                 metrics = {k: v for k, v in metrics.items() if k.startswith("phi/")}
         return state, metrics
@@ -158,12 +168,12 @@ def make_step(
         chex.assert_rank([x, y], [4, 1])
         chex.assert_equal_shape_prefix([x, y], 1)
         key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
-        first = jax.lax.axis_index(axis_name) * len(x) if axis_name else 0
+        rows = batch_rows(len(x), axis_name, accumulate)
         radius = jnp.asarray(eps(state.step) if callable(eps) else eps, x.dtype)
         metrics: dict[str, Array] = {"theta/eps": radius}
         for i, turn in enumerate(playing):
             loss_key, image_key = jax.random.split(jax.random.fold_in(key, i))
-            keys = per_image(image_key, len(x), first)
+            keys = per_image(image_key, rows)
             state, measured = play(turn, state, loss_key, keys, x, y, radius)
             metrics.update(measured)
         if ema_decay:
@@ -172,3 +182,24 @@ def make_step(
         return state._replace(step=state.step + 1), mean(metrics)
 
     return step
+
+
+def _accumulate(
+    gradients: Callable, statistics: Tree, batch: Tree, parts: int, cut: Callable[[Tree], Tree]
+) -> tuple[Tree, Tree]:
+    """The mean over the parts of a batch; the statistics go from each part to the next."""
+    if parts == 1:
+        return gradients(0, statistics, *cut(batch))
+    split = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
+
+    def add(carry: tuple[Array, Tree, Tree]):
+        i, total, statistics = carry
+        part = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), split)
+        found, statistics = gradients(i, statistics, *cut(part))
+        return i + 1, jax.tree.map(lambda t, v: t + v / parts, total, found), statistics
+
+    first = jax.tree.map(lambda a: a[0], split)
+    shapes, _ = jax.eval_shape(lambda *part: gradients(0, statistics, *part), *first)
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    _, total, statistics = repeat(add, (jnp.int32(0), nothing, statistics), parts)
+    return total, statistics

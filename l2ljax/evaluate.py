@@ -92,14 +92,17 @@ def robust(
     eps: float,
     batch_size: int,
     norm: str = "linf",
+    share: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> np.ndarray:
     """For every image, whether it is classified rightly before and after every run of the attack.
 
-    A restart has the same draws in every run, so that a union is never above any of its parts.
+    `share` cuts a batch over devices. A restart has the same draws in every run, so that a union is
+    never above any of its parts.
     """
     attack.check_norm(norm)
     runs = runs_of(attack, f, x, batch_size)
-    return cascade(rng, f, x, y, runs, eps=eps, norm=norm, batch_size=batch_size).robust
+    sizes = {"batch_size": batch_size, "share": share}
+    return cascade(rng, f, x, y, runs, eps=eps, norm=norm, **sizes).robust
 
 
 def evaluate(
@@ -116,8 +119,9 @@ def evaluate(
     begun: dict[str, tuple[State, dict[int, float]]] | None = None,
     on_batch: OnBatch | None = None,
     f32: Callable[[Array], Array] | None = None,
+    share: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> list[Result]:
-    """Every attack over the whole set, each from the start.
+    """Every attack over the whole set, each from the start; `share` cuts a batch over devices.
 
     `begun` holds, by the attack's name, the state to go on from and the seconds each run has had;
     it is kept up to date, so that the caller can save it from `on_batch`.
@@ -149,6 +153,7 @@ def evaluate(
             state=state,
             on_progress=on_progress,
             f32=f32,
+            share=share,
         )
         begun[attack.name] = (state, clock.seconds)
         results.append(

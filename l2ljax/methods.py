@@ -71,7 +71,6 @@ _RNN = (
     "rnn_weights",
     "rnn_learned_step",
     "rnn_bound",
-    "remat",
 )
 
 
@@ -239,9 +238,13 @@ def make_method(
     smoothing: float,
     attacker: Any = None,
     axis_name: str | None = None,
+    remat: bool = False,
     **settings: Any,
 ) -> Method:
-    """The row `name` made concrete; `settings` are those that `METHODS[name].takes` lists."""
+    """The row `name` made concrete; `settings` are those that `METHODS[name].takes` lists.
+
+    With `remat` an inner loop that phi learns through is computed twice, to hold less memory.
+    """
     if name not in METHODS:
         raise ValueError(nearest("method", name, METHODS))
     row = METHODS[name]
@@ -252,7 +255,8 @@ def make_method(
     lacking += ["attacker"] if row.network and attacker is None else []
     if lacking:
         raise ValueError(f"method {name} needs {', '.join(lacking)}")
-    s = SimpleNamespace(**settings, attacker=attacker, smoothing=smoothing, axis_name=axis_name)
+    shared = {"attacker": attacker, "smoothing": smoothing, "axis_name": axis_name, "remat": remat}
+    s = SimpleNamespace(**settings, **shared)
     if "grad_norm" in row.takes:
         s.A = image_and_gradient(s.grad_norm, axis_name)
     losses = row.attack_loss(s), row.train_loss(s)

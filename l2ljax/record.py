@@ -29,23 +29,28 @@ class Record:
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: str | Path | None,
         *,
         tensorboard: bool,
         resume_step: int = 0,
         clock: Callable[[], float] = time.time,
     ):
-        """Open `<workdir>/metrics.jsonl`, keeping the records up to `resume_step`."""
+        """Open `<workdir>/metrics.jsonl`, keeping the records up to `resume_step`.
+
+        Without a workdir nothing is written: what a process is that does not lead.
+        """
         self._clock = clock
-        self._path = Path(workdir) / "metrics.jsonl"
+        self._path = Path(os.devnull) if workdir is None else Path(workdir) / "metrics.jsonl"
+        tensorboard = tensorboard and workdir is not None
         self._board = None
         self._summary_writer = _summary_writer() if tensorboard else None
         self._open(resume_step)
 
     def _open(self, resume_step: int):
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _cut(self._path, resume_step)
+            if self._path != Path(os.devnull):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                _cut(self._path, resume_step)
             self._file = self._path.open("a", encoding="utf-8")
             if self._summary_writer is not None:
                 folder = str(self._path.with_name("tensorboard"))

@@ -53,7 +53,6 @@ SETTINGS = {
     "rnn_weights": "ones",
     "rnn_learned_step": True,
     "rnn_bound": 0.5,
-    "remat": False,
     "bat_point": "ns_pgd",
     "bat_step": 1.0,
     "bat_lambda": 2.0,

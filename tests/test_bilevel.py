@@ -11,10 +11,12 @@ from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images, keys, meth
 from l2ljax.bilevel import Player, init_state, make_step, turns
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
+from l2ljax.methods import METHODS
 from l2ljax.types import Inner, Solver, no_phi
 
 LR = 0.1
 ASCENT = optax.sgd(LR)
+KEY = jax.random.key(4)
 
 
 def smooth_game(name, dtype=jnp.float64, **changes):
@@ -299,3 +301,43 @@ def test_grad_l2l_learns_to_attack_a_frozen_classifier():
     clean, strong = ell(theta, x).mean(), ell(theta, x + fgsm.delta).mean()
     assert (metrics["theta/loss"] - clean) / (strong - clean) > 0.7
     assert no_phi(jax.random.key(0), x) == ({}, {})
+
+
+UNPAIRED = [name for name, row in METHODS.items() if not row.paired]
+
+
+@pytest.mark.parametrize(
+    "name, order", [*((name, "simultaneous") for name in UNPAIRED), ("grad_l2l", "alternating")]
+)
+def test_parts_of_a_batch_move_the_players_as_the_whole_batch_does(name, order):
+    x, y = images(size=4, classes=3)
+    changes = {"grad_norm": "none"} if "grad_norm" in METHODS[name].takes else {}
+    changes |= {"rnn_input": "sign_log"} if "rnn_input" in METHODS[name].takes else {}
+    method = method_of(name, attacker=SmoothAttacker(), order=order, **changes)
+    f, (theta, stats) = functional(SmoothClassifier()), initialise(SmoothClassifier(), KEY, x)
+    state = init_state(KEY, theta, stats, method, SGD, SGD, x)
+    after = []
+    for parts in (1, 4):
+        step = make_step(f, method, SGD, SGD, eps=EPS, accumulate=parts)
+        after.append(jax.jit(step)(state, (x, y), KEY))
+    (whole, said), (parted, told) = after
+    chex.assert_trees_all_close(parted, whole, rtol=1e-4, atol=1e-6)
+    assert said.keys() == told.keys()
+    for key in said:
+        np.testing.assert_allclose(told[key], said[key], rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_statistics_go_from_part_to_part_and_the_step_counts_once():
+    f, theta, stats = small_net()
+    x, y = images()
+    method = method_of("plain")
+    state = init_state(KEY, theta, stats, method, SGD, SGD, x, ema=True)
+    step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS, accumulate=2, ema_decay=0.9))
+    after, _ = step(state, (x, y), KEY)
+    expected = stats
+    for part in (x[:4], x[4:]):
+        _, expected = f(theta, expected, part, "update")
+    chex.assert_trees_all_close(after.theta_stats, expected, atol=1e-6)
+    average = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.ema, after.theta)
+    chex.assert_trees_all_close(after.ema, average, atol=1e-6)
+    assert int(after.step) == 1

@@ -226,6 +226,39 @@ def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "preact_resnet18", "resnet18"])
+def test_remat_keeps_less_for_the_backward_pass(name):
+    x = jax.random.uniform(KEY, (4, 8, 8, 1))
+    kept = []
+    for remat in (False, True):
+        net = tiny(name, remat=remat)
+        theta, stats = jax.eval_shape(lambda net=net: initialise(net, KEY, x))
+        f = functional(net)
+        back = jax.eval_shape(
+            lambda theta, stats, f=f: jax.vjp(lambda t: f(t, stats, x, "batch")[0], theta)[1],
+            theta,
+            stats,
+        )
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(back)))
+        weights = sum(leaf.size for leaf in jax.tree.leaves(theta))
+    assert kept[1] - weights < 0.5 * (kept[0] - weights)
+
+
+def test_remat_changes_no_gradient():
+    x = jax.random.uniform(KEY, (4, 8, 8, 1))
+    theta, stats = initialise(tiny("wrn-10-1"), KEY, x)
+    found = []
+    for remat in (False, True):
+        f = functional(tiny("wrn-10-1", remat=remat, dropout=0.3))
+
+        def loss(theta, f=f):
+            logits, after = f(theta, stats, x, "update", KEY)
+            return (logits**2).mean(), after
+
+        found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(theta))
+    chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1", "preact_resnet18", "resnet18"])
 def test_every_batch_norm_knows_the_device_axis(name):
     axes = []
 

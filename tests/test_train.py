@@ -208,8 +208,8 @@ def test_several_seeds_are_several_runs_and_one_compilation(tmp_path, monkeypatc
 
     compiled, compile_once = [], game._compile_once
 
-    def counted(jitted):
-        program = compile_once(jitted)
+    def counted(*step_and_layout):
+        program = compile_once(*step_and_layout)
         return lambda *arguments: compiled.append(program(*arguments)) or compiled[-1]
 
     monkeypatch.setattr(game, "_compile_once", counted)

@@ -11,6 +11,7 @@ FLAGS = {
     # the players
     "model": "wrn-34-4",
     "bf16": False,
+    "remat": False,
     "attacker": "wide",
     "attacker_width": 1.0,
     # the game
@@ -28,6 +29,7 @@ FLAGS = {
     # the two time scales
     "epochs": 40,
     "batch_size": 128,
+    "accumulate": 1,
     "theta_opt": "sgd",
     "theta_lr": 0.1,
     "theta_schedule": "constant",
@@ -64,7 +66,6 @@ RNN = {
     "rnn_weights": "ones",
     "rnn_learned_step": True,
     "rnn_bound": 0.5,
-    "remat": False,
     "craft_bn": "eval",
     "order": "simultaneous",
     "phi_opt": "adam",

@@ -17,7 +17,7 @@ import numpy as np
 
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import scale, size
-from l2ljax.types import Array
+from l2ljax.types import Array, Tree
 
 STANDS = np.iinfo(np.int32).max
 """The run in which an image fell that has not fallen."""
@@ -143,12 +143,14 @@ def cascade(
     state: State | None = None,
     on_progress: OnProgress | None = None,
     f32: Callable[[Array], Array] | None = None,
+    share: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> State:
     """Play every run on the images that still stand; `f32` is the classifier that has to agree.
 
     x is uint8, or float in [0, 1]. With `keep`, x_adv holds the adversarial image of every one
     that fell and the image itself elsewhere. `state` goes on from there; `on_progress` is called
-    with the state after every batch, whose arrays the next batch changes, and may raise to stop.
+    with the state after every batch, whose arrays the next batch changes, and may raise to stop;
+    `share` cuts a batch over devices, on all of which f must then be.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be positive")
@@ -164,9 +166,10 @@ def cascade(
         key = jax.random.fold_in(rng, run.draw)
         rows = np.flatnonzero(state.fell >= number)
         for block, n in batches(rows[state.position :], batch_size):
-            images, labels = scale(jnp.asarray(x[block])), jnp.asarray(y[block])
+            pixels, labels, drawn = map(jnp.asarray, share((x[block], y[block], block)))
+            images = scale(pixels)
             radius = run.eps or eps
-            attacked = run.play(_keys(key, block), f, images, labels, eps=radius, norm=norm)
+            attacked = run.play(_keys(key, drawn), f, images, labels, eps=radius, norm=norm)
             claims = judge(f32, images, attacked, labels, eps=radius, norm=norm)
             state = _record(state, number, block, n, images, attacked, claims)
             if on_progress is not None:

@@ -54,7 +54,7 @@ def take_batch(
     batch_size: int,
     augment: str,
 ) -> tuple[Array, Array]:
-    """Batch i of an epoch: float32 [B, H, W, C] in [0, 1] and int32 [B].
+    """Batch i of `order`: float32 [B, H, W, C] in [0, 1] and int32 [B].
 
     An epoch has n // batch_size batches; the remainder of `order` is dropped. `rng` is one key,
     or one for each image of the batch.

@@ -68,7 +68,7 @@ def respond(
         for first in range(0, len(x) - n + 1, n):
             rows = order[first : first + n]
             images, labels = scale(jnp.asarray(x[rows])), jnp.asarray(y[rows])
-            keys = per_image(jax.random.fold_in(key, 1), n, first)
+            keys = per_image(jax.random.fold_in(key, 1), first + jnp.arange(n))
             given = phi, phi_stats, opt, keys, f, images, labels, eps
             phi, phi_stats, opt = _ascend(*given, solver=solver, loss=loss, tx=tx)
     return as_attack(solver, phi, phi_stats, loss)

@@ -64,7 +64,7 @@ class Subject(NamedTuple):
         parts, size = [], min(self.batch_size, len(self.x))
         for block, n in batches(np.arange(len(self.x)), size):
             images, labels = scale(jnp.asarray(self.x[block])), jnp.asarray(self.y[block])
-            keys = () if rng is None else (per_image(rng, size, int(block[0])),)
+            keys = () if rng is None else (per_image(rng, int(block[0]) + jnp.arange(size)),)
             parts.append(np.asarray(measure(self.f, images, labels, *keys, *args))[:n])
         return np.concatenate(parts)
 

@@ -39,11 +39,13 @@ def make_classifier(
     dropout: float | None = None,
     width: float = 1.0,
     axis_name: str | None = None,
+    remat: bool = False,
 ) -> nn.Module:
     """The classifier `name` for images in [0, 1] that it normalises by `mean` and `std` itself.
 
     `width` multiplies every hidden channel count, `dropout=None` is the network's own (0.5 in
-    small_cnn, else 0), `axis_name` is the device axis over which BatchNorm averages.
+    small_cnn, else 0), `axis_name` is the device axis over which BatchNorm averages. `remat` trades
+    time for memory: the blocks of the residual nets compute their values again on the way back.
     """
     wrn = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     if not wrn and (name not in MODELS or name == "wrn-D-K"):
@@ -65,8 +67,8 @@ def make_classifier(
     else:
         scaled(1, width)
         fields["width"] = width
-    if "axis_name" in takes:
-        fields["axis_name"] = axis_name
+    shared = {"axis_name": axis_name, "remat": remat}
+    fields |= {field: value for field, value in shared.items() if field in takes}
     if "dropout" in takes:
         if dropout is not None:
             fields["dropout"] = dropout

@@ -36,6 +36,14 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def again(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """The block, or one that keeps its input alone and computes itself again in the backward pass.
+
+    Its call takes (x, train) by position: train is no array.
+    """
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
 def normalise(x: Array, mean: tuple[float, ...], std: tuple[float, ...], dtype: Dtype) -> Array:
     """(x - mean) / std per channel, in x's own precision, then cast to the compute type."""
     for name, values in (("mean", mean), ("std", std)):

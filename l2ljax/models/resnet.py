@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from l2ljax.models.layers import at_least_float32, batch_norm, conv, dense, normalise, scaled
+from l2ljax.models.layers import again, at_least_float32, batch_norm, conv, dense, normalise, scaled
 from l2ljax.types import Array
 
 
@@ -21,7 +21,7 @@ class BasicBlock(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         """x [B, H, W, c] -> [B, H / stride, W / stride, features]."""
         bn = {"dtype": self.dtype, "axis_name": self.axis_name}
         h = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
@@ -43,6 +43,7 @@ class ResNet18(nn.Module):
     std: tuple[float, ...] = (1.0,)
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
@@ -53,13 +54,13 @@ class ResNet18(nn.Module):
         x = nn.relu(x)
         for group, stride in enumerate((1, 2, 2, 2)):
             for block in range(2):
-                x = BasicBlock(
+                x = again(BasicBlock, self.remat)(
                     scaled(64 * 2**group, self.width),
                     stride if block == 0 else 1,
                     self.dtype,
                     self.axis_name,
                     name=f"group{group + 1}_block{block + 1}",
-                )(x, train=train)
+                )(x, train)
         x = x.mean((1, 2))
         if features:
             return at_least_float32(x)

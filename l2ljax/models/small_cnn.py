@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from l2ljax.models.dropout import Dropout
 from l2ljax.models.layers import at_least_float32, dense, normalise, scaled
 from l2ljax.types import Array
 
@@ -28,6 +29,7 @@ class SmallCNN(nn.Module):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     dtype: Dtype = jnp.float32
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
@@ -48,7 +50,7 @@ class SmallCNN(nn.Module):
             x = nn.max_pool(x, (2, 2), (2, 2), padding)
         x = x.reshape(len(x), -1)
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc1"))
-        x = nn.Dropout(self.dropout)(x, deterministic=not (train and self.has_rng("dropout")))
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc2"))
         if features:
             return at_least_float32(x)

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from l2ljax.models.layers import at_least_float32, batch_norm, conv, dense, normalise
+from l2ljax.models.dropout import Dropout
+from l2ljax.models.layers import again, at_least_float32, batch_norm, conv, dense, normalise
 from l2ljax.types import Array
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -26,7 +27,7 @@ class WideBlock(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         """x [B, H, W, c] -> [B, H / stride, W / stride, features]."""
         h = batch_norm(train, dtype=self.dtype, axis_name=self.axis_name, name="bn1")(x)
         h = nn.relu(h)
@@ -35,8 +36,7 @@ class WideBlock(nn.Module):
         h = self._conv(3, self.stride, "conv1")(h)
         h = batch_norm(train, dtype=self.dtype, axis_name=self.axis_name, name="bn2")(h)
         h = nn.relu(h)
-        if self.dropout:
-            h = nn.Dropout(self.dropout)(h, deterministic=not (train and self.has_rng("dropout")))
+        h = Dropout(self.dropout, self.axis_name)(h, train=train)
         return x + self._conv(3, 1, "conv2")(h)
 
     def _conv(self, size: int, stride: int, name: str) -> nn.Conv:
@@ -60,6 +60,7 @@ class WideResNet(nn.Module):
     std: tuple[float, ...] = (1.0,)
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, features: bool = False) -> Array:
@@ -71,14 +72,14 @@ class WideResNet(nn.Module):
         for group, stride in enumerate((1, 2, 2)):
             channels = 2**group * self.base * self.width
             for block in range((self.depth - 4) // 6):
-                x = WideBlock(
+                x = again(WideBlock, self.remat)(
                     channels,
                     stride if block == 0 else 1,
                     self.dropout,
                     self.dtype,
                     self.axis_name,
                     name=f"group{group + 1}_block{block + 1}",
-                )(x, train=train)
+                )(x, train)
         x = batch_norm(train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
         x = nn.relu(x).mean((1, 2))
         if features:

@@ -1,0 +1,70 @@
+"""Several processes that train one net: how they find each other, and what a silent one means.
+
+    python experiments/train.py --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=0
+    python experiments/train.py --coordinator=10.0.0.1:1234 --num_processes=2 --process_id=1
+
+On TPU pods and under SLURM JAX finds all three by itself. Before the first computation.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from options import Flag, UsageError
+from rendezvous import meet
+
+HOSTS = [
+    Flag("coordinator", str, "HOST:PORT of process 0, of several; none ignores SLURM and TPU pods"),
+    Flag("num_processes", int, "processes that train together"),
+    Flag("process_id", int, "which of them this is, from 0"),
+    Flag("init_timeout", int, "seconds to wait for the coordinator", 300),
+]
+
+
+def join(options: Mapping[str, Any]) -> None:
+    """Meet the other processes, if there are any; only the first one prints from then on."""
+    address, count, number = (
+        options[name] for name in ("coordinator", "num_processes", "process_id")
+    )
+    if options["init_timeout"] <= 0:
+        raise UsageError(f"--init_timeout={options['init_timeout']} must be positive")
+    if address == "none" or (address is None and not found(os.environ)):
+        if count not in (None, 1) or number not in (None, 0):
+            raise UsageError("--num_processes and --process_id need --coordinator=HOST:PORT")
+        return
+    if address is not None:
+        _check(address, count, number)
+    elif count is not None or number is not None:
+        raise UsageError("--num_processes and --process_id need --coordinator=HOST:PORT")
+    timeout = options["init_timeout"]
+    if address is not None:
+        meet(address, count, number, timeout)
+    jax.distributed.initialize(address, count, number, initialization_timeout=timeout)
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w")
+
+
+def leave() -> None:
+    """After the last collective: whoever is still busy is busy alone."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+def found(environment: Mapping[str, str]) -> bool:
+    """Whether SLURM or a TPU pod says that there are several processes."""
+    tasks = environment.get("SLURM_NTASKS", "1")
+    workers = environment.get("TPU_WORKER_HOSTNAMES", "")
+    return (tasks.isdigit() and int(tasks) > 1 and "SLURM_PROCID" in environment) or "," in workers
+
+
+def _check(address: str, count: int | None, number: int | None) -> None:
+    host, colon, port = address.rpartition(":")
+    if not host or not colon or not port.isdigit():
+        raise UsageError(f"--coordinator={address} is no HOST:PORT such as 10.0.0.1:1234")
+    if count is None or number is None:
+        raise UsageError("--coordinator needs --num_processes and --process_id")
+    if not 0 <= number < count:
+        raise UsageError(f"--process_id={number} is none of --num_processes={count}, from 0")

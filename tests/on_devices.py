@@ -1,0 +1,86 @@
+"""A few steps of several methods in one layout, to be compared with those of another.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python on_devices.py OUT pmap f32
+    python on_devices.py OUT pmap f32 localhost:1234 2 0
+
+Writes OUT.npz: of every method the gradients of the first step (what momentum holds after it), the
+losses of twenty, in float64 of one, and the number of programs.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+import config as configuration
+import game as games
+from feed import Feed
+from hosts import join
+from l2ljax.data import load
+from l2ljax.parallel import leads
+
+L2L = {"attacker": "two_layer", "attacker_width": 0.03125}
+METHODS = {"plain": {}, "pgm": {"inner_steps": 2}, "grad_l2l": L2L}
+STEPS = 20
+COMMON = {
+    "dataset": "digits",
+    "model": "wrn-10-1",
+    "batch_size": 32,
+    "augment": "crop",
+    "dropout": 0.3,
+    "theta_lr": 1e-3,
+    "theta_wd": 0.0,
+    "theta_schedule": "constant",
+    "phi_opt": "sgd",
+    "phi_lr": 1e-3,
+    "phi_momentum": 0.9,
+    "phi_wd": 0.0,
+}
+
+
+def steps(method: str, kind: str, kept: dict) -> None:
+    config = configuration.resolve({**COMMON, "method": method, **METHODS[method]})
+    data = load("digits", train_size=STEPS * COMMON["batch_size"])
+    game = games.make_game(config, data, games.layout_of(config, kind))
+    programs = set()
+    state = jax.tree.map(widen, game.init(0))
+    state = game.layout.replicate(state)
+    kept[f"{method}/losses"] = losses = []
+    for n, arguments in Feed(game, data, 0).epoch(0, 0):
+        program = game.program(n, state, *arguments)
+        programs.add(id(program))
+        state, metrics = program(state, *arguments)
+        losses.append(float(game.layout.first(metrics)["theta/loss"][0]))
+        if len(losses) == 1:  # before the next step, which takes these buffers
+            single = game.layout.first(state)
+            for player, opt in (("theta", single.opt_theta), ("phi", single.opt_phi)):
+                for path, leaf in jax.tree_util.tree_leaves_with_path(opt):
+                    kept[f"{method}/{player}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+        if jax.config.jax_enable_x64:
+            break
+    kept[f"{method}/programs"] = len(programs)
+
+
+def widen(leaf):
+    wide = jax.config.jax_enable_x64 and np.issubdtype(leaf.dtype, np.floating)
+    return leaf.astype(np.float64) if wide else leaf
+
+
+def main(out: str, kind: str, width: str, *hosts: str) -> None:
+    names = ("coordinator", "num_processes", "process_id")
+    given = (hosts[0], *map(int, hosts[1:])) if hosts else (None, None, None)
+    join(dict(zip(names, given, strict=True)) | {"init_timeout": 60})
+    if width == "f64":
+        jax.config.update("jax_enable_x64", True)
+        narrow = games.take_batch
+        games._dtype = lambda config: np.float64
+        games.take_batch = lambda *args, **rest: jax.tree.map(widen, narrow(*args, **rest))
+    kept: dict = {}
+    for method in METHODS:
+        steps(method, kind, kept)
+    if leads():
+        np.savez(out, **kept)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

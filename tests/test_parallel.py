@@ -1,0 +1,101 @@
+"""One device, pmap, sharded jit and two processes compute the same; and lay_out's refusals."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from feed import cuts, even
+from l2ljax.ball import batch_rows
+from l2ljax.parallel import Layout, lay_out
+
+HERE = pathlib.Path(__file__).parent
+METHODS = ("plain", "pgm", "grad_l2l")
+
+HIDDEN = ("['shortcut']['bias']", "['conv1']['bias']", "['conv2']['bias']", "['deconv']['bias']")
+"""Biases before a BatchNorm: their true gradient is zero."""
+
+
+def environment(devices):
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
+    path = os.pathsep.join(str(HERE.parent / name) for name in (".", "experiments", "tests"))
+    return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+
+    def measure(kind, width, processes=1):
+        out = folder / f"{kind}-{width}-{processes}.npz"
+        if not out.exists():
+            command = [sys.executable, str(HERE / "on_devices.py"), str(out), kind, width]
+            address = f"localhost:{port()}"
+            hosts = [[address, str(processes), str(i)] for i in range(processes)]
+            started = [
+                subprocess.Popen(
+                    command + (host if processes > 1 else []),
+                    env=environment(8 // processes),
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                for host in hosts
+            ]
+            errors = [process.communicate()[1] for process in started]
+            assert not any(process.returncode for process in started), "\n".join(errors)
+        return dict(np.load(out))
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    "width, kind, processes",
+    [("f32", "pmap", 1), ("f32", "sharding", 1), ("f32", "pmap", 2)]
+    + [("f64", "pmap", 1), ("f64", "sharding", 1)],
+)
+def test_eight_devices_match_one(measured, width, kind, processes):
+    one, many = measured("none", width), measured(kind, width, processes)
+    assert one.keys() == many.keys() and any("/phi" in name for name in one)
+    for name in one:
+        if name.endswith("/losses"):
+            bound = 1e-9 if width == "f64" else 1e-3 if name.startswith("pgm") else 1e-4
+            assert len(one[name]) == (1 if width == "f64" else 20)
+            np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=name)
+        elif name.endswith("/programs"):
+            assert one[name] == many[name] == 1
+        elif not name.endswith(HIDDEN):
+            bound = {"f32": 1e-5, "f64": 1e-9}[width] * np.abs(one[name]).max()
+            np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_rows_of_a_batch_are_those_of_one_device(parts):
+    split = jax.vmap(lambda _: batch_rows(6, "d", parts), axis_name="d", axis_size=4)
+    rows = np.asarray(split(np.zeros(4))).reshape(4, parts, -1)
+    np.testing.assert_array_equal(rows.swapaxes(0, 1).reshape(-1), np.arange(24))
+
+
+def test_chunks_never_cross_an_epoch_and_end_at_the_same_steps():
+    assert (even(351, 50), even(353, 50), even(8, 50), even(10, 1)) == (39, 50, 8, 1)
+    assert list(cuts(0, 10, 4)) == [(0, 4), (4, 4), (8, 2)]
+    assert list(cuts(5, 10, 4)) == [(5, 3), (8, 2)]
+    assert list(cuts(10, 10, 4)) == []
+
+
+def test_lay_out_refuses_what_does_not_divide():
+    assert lay_out(None, batch_size=33) == Layout("none")
+    with pytest.raises(ValueError, match="33 images does not divide over 1 devices x 2.*32 or 34"):
+        lay_out("sharding", batch_size=33, accumulate=2)
+    with pytest.raises(ValueError, match="did you mean 'pmap'"):
+        lay_out("pmapp", batch_size=32)
