@@ -24,6 +24,10 @@ HOSTS = [
 ]
 
 
+DAY = 24 * 60 * 60
+"""Seconds: so long the other processes wait at their end for the first one to conclude."""
+
+
 def join(options: Mapping[str, Any]) -> None:
     """Meet the other processes, if there are any; only the first one prints from then on."""
     address, count, number = (
@@ -42,15 +46,15 @@ def join(options: Mapping[str, Any]) -> None:
     timeout = options["init_timeout"]
     if address is not None:
         meet(address, count, number, timeout)
-    jax.distributed.initialize(address, count, number, initialization_timeout=timeout)
+    jax.distributed.initialize(
+        address,
+        count,
+        number,
+        initialization_timeout=timeout,
+        shutdown_timeout_seconds=DAY,
+    )
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")
-
-
-def leave() -> None:
-    """After the last collective: whoever is still busy is busy alone."""
-    if jax.process_count() > 1:
-        jax.distributed.shutdown()
 
 
 def found(environment: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""The processes of a run meet before JAX joins them, because JAX ends in a stack trace if one lacks.
+"""The processes of a run meet before JAX joins them: JAX would end in a stack trace if one lacks.
 
 Process 0 listens at the coordinator's address until all have said who they are, and tells every one
 either to go on or why not. Then the port is free for JAX.

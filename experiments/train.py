@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import config as configuration
-from hosts import HOSTS, join, leave
+from hosts import HOSTS, join
 from l2ljax.parallel import KINDS
 from options import Flag, UsageError, defaults, run_main
 
@@ -125,7 +125,6 @@ def train(given: dict[str, Any]) -> int:
         ended.append((workdir, config, data, game, attacks, options))
         if jax.process_count() == 1:
             conclude(*ended.pop())
-    leave()
     for each in ended:
         if leads():
             conclude(*each)

@@ -8,6 +8,8 @@
 `best_ema` and `good` (what a run may be taken back to) keep one. Each is an orbax manager of its
 own: one with `best_fn` may delete the newest.
 
+Of several processes the first one alone saves and restores.
+
 The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
 a manifest with the sha256 of every leaf and of itself, and nothing is returned that differs.
 """
@@ -22,7 +24,14 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from l2ljax.manifest import Leaf, fingerprint, flatten, nest, pack, write_manifest
-from l2ljax.reader import CheckpointError, holds, newest_intact, quieten_orbax, steps_in
+from l2ljax.reader import (
+    CheckpointError,
+    first_process,
+    holds,
+    newest_intact,
+    quieten_orbax,
+    steps_in,
+)
 from l2ljax.types import Tree
 
 __all__ = ["CheckpointError", "Checkpoints", "Kind", "fingerprint", "restore_any"]
@@ -124,10 +133,16 @@ class Checkpoints:
 
     def _writer(self, kind: Kind) -> ocp.CheckpointManager:
         if kind not in self._writers:
+            folder, several = self._folder / kind, jax.process_count() > 1
+            if several:  # orbax creates no folder for some of the processes
+                folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep[kind], cleanup_tmp_directories=True
+                max_to_keep=self._keep[kind],
+                cleanup_tmp_directories=True,
+                create=not several,
+                multiprocessing_options=first_process(),
             )
-            self._writers[kind] = ocp.CheckpointManager(self._folder / kind, options=options)
+            self._writers[kind] = ocp.CheckpointManager(folder, options=options)
         return self._writers[kind]
 
     def _wait(self, kind: Kind):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -72,11 +73,21 @@ def _read(folder: Path, item: str, how: Any) -> Any:
     try:
         if not any(folder.iterdir()):
             raise _Damage("the folder is empty")
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        alone = first_process()
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+        )
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             return reader.restore(folder, args=ocp.args.Composite(**{item: how}))[item]
     except _UNREADABLE as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise _Damage(f"the {item} cannot be read ({why})") from error
+
+
+def first_process() -> ocp.options.MultiprocessingOptions:
+    """Of several processes the first alone reads and writes: orbax is not to wait for the rest."""
+    active = {0} if jax.process_count() > 1 else None
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes=active)
 
 
 def holds(folder: Path, manifest: dict) -> bool:

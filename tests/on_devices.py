@@ -1,7 +1,7 @@
 """A few steps of several methods in one layout, to be compared with those of another.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python on_devices.py OUT pmap f32
-    python on_devices.py OUT pmap f32 localhost:1234 2 0
+    python on_devices.py OUT pmap f32 --coordinator=localhost:1234 --num_processes=2 --process_id=0
 
 Writes OUT.npz: of every method the gradients of the first step (what momentum holds after it), the
 losses of twenty, in float64 of one, and the number of programs.
@@ -15,9 +15,10 @@ import numpy as np
 import config as configuration
 import game as games
 from feed import Feed
-from hosts import join
+from hosts import HOSTS, join
 from l2ljax.data import load
 from l2ljax.parallel import leads
+from options import defaults, parse
 
 L2L = {"attacker": "two_layer", "attacker_width": 0.03125}
 METHODS = {"plain": {}, "pgm": {"inner_steps": 2}, "grad_l2l": L2L}
@@ -66,10 +67,8 @@ def widen(leaf):
     return leaf.astype(np.float64) if wide else leaf
 
 
-def main(out: str, kind: str, width: str, *hosts: str) -> None:
-    names = ("coordinator", "num_processes", "process_id")
-    given = (hosts[0], *map(int, hosts[1:])) if hosts else (None, None, None)
-    join(dict(zip(names, given, strict=True)) | {"init_timeout": 60})
+def main(out: str, kind: str, width: str, *flags: str) -> None:
+    join(defaults(HOSTS) | parse(HOSTS, flags))
     if width == "f64":
         jax.config.update("jax_enable_x64", True)
         narrow = games.take_batch

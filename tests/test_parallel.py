@@ -1,11 +1,5 @@
 """One device, pmap, sharded jit and two processes compute the same; and lay_out's refusals."""
 
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -13,24 +7,12 @@ import pytest
 from feed import cuts, even
 from l2ljax.ball import batch_rows
 from l2ljax.parallel import Layout, lay_out
+from processes import launch, launch_together
 
-HERE = pathlib.Path(__file__).parent
 METHODS = ("plain", "pgm", "grad_l2l")
 
 HIDDEN = ("['shortcut']['bias']", "['conv1']['bias']", "['conv2']['bias']", "['deconv']['bias']")
 """Biases before a BatchNorm: their true gradient is zero."""
-
-
-def environment(devices):
-    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
-    path = os.pathsep.join(str(HERE.parent / name) for name in (".", "experiments", "tests"))
-    return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
-
-
-def port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +22,14 @@ def measured(tmp_path_factory):
     def measure(kind, width, processes=1):
         out = folder / f"{kind}-{width}-{processes}.npz"
         if not out.exists():
-            command = [sys.executable, str(HERE / "on_devices.py"), str(out), kind, width]
-            address = f"localhost:{port()}"
-            hosts = [[address, str(processes), str(i)] for i in range(processes)]
-            started = [
-                subprocess.Popen(
-                    command + (host if processes > 1 else []),
-                    env=environment(8 // processes),
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                for host in hosts
-            ]
-            errors = [process.communicate()[1] for process in started]
-            assert not any(process.returncode for process in started), "\n".join(errors)
+            given, script = (out, kind, width), "tests/on_devices.py"
+            if processes == 1:
+                started = [launch(script, *given, devices=8)]
+            else:
+                each = {"processes": processes, "devices": 8 // processes}
+                started = launch_together(script, *given, **each)
+            said = [process.communicate()[1] for process in started]
+            assert not any(process.returncode for process in started), "\n".join(said)
         return dict(np.load(out))
 
     return measure

@@ -2,10 +2,7 @@
 
 import json
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -14,8 +11,8 @@ import pytest
 import train
 from l2ljax.checkpoint import restore_any
 from l2ljax.record import read
+from processes import launch, wait_for_checkpoint
 
-ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
     "--model=wrn-10-1",
     "--attacker=two_layer",
@@ -223,19 +220,7 @@ def test_several_seeds_are_several_runs_and_one_compilation(tmp_path, monkeypatc
 
 
 def start(workdir, *flags):
-    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *SMALL]
-    command += [f"--workdir={workdir}", "--epochs=3", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_checkpoint(workdir, process, seconds=120):
-    until = time.monotonic() + seconds
-    folder = workdir / "checkpoints" / "last"
-    while time.monotonic() < until and process.poll() is None:
-        if folder.exists() and any(path.name.isdigit() for path in folder.iterdir()):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"no checkpoint appeared: {process.communicate()}")
+    return launch("experiments/train.py", *SMALL, f"--workdir={workdir}", "--epochs=3", *flags)
 
 
 def test_the_real_command_survives_kill_and_sigterm(uninterrupted, tmp_path):
@@ -320,3 +305,51 @@ def test_two_processes_do_not_train_in_one_folder(uninterrupted, capsys):
         assert run(uninterrupted) == 2
     assert "another process is training there" in capsys.readouterr().err
     assert run(uninterrupted) == 0
+
+
+PLAIN = ["--method=plain", "--model=mlp", "--batch_size=128", "--epochs=2", "--noplots"]
+PLAIN += ["--notensorboard", "--final_attacks=clean", "--log_every=1", "--augment=crop"]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--data_on=host"], ["--steps_per_call=3"], ["--steps_per_call=8"]]
+)
+def test_where_the_data_lie_and_how_many_steps_a_call_has_changes_nothing(flags, tmp_path):
+    runs = []
+    for i, extra in enumerate(([], [*flags, "--data_on=host"], flags)):
+        workdir = tmp_path / str(i)
+        assert train.main([*PLAIN, *extra, f"--workdir={workdir}"]) == 0
+        runs.append(metrics(workdir))
+    whole = [[line["step"] for line in lines] for lines in runs]
+    assert whole[0] == whole[1] == whole[2]
+    for lines in runs[1:]:
+        for one, other in zip(runs[0], lines, strict=True):
+            assert one.keys() == other.keys()
+            assert all(one[name] == pytest.approx(other[name], rel=1e-5) for name in one)
+
+
+def test_a_profile_says_whose_time_went_where(tmp_path, capsys):
+    flags = [*SMALL, "--method=grad_l2l", "--batch_size=64", "--epochs=1", "--profile"]
+    assert train.main([*flags, f"--workdir={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().err
+    table = said[said.index("whose") :].splitlines()
+    rows = [line for line in table if line.rstrip().endswith("%") and "busy" not in line][:20]
+    rows = [line for line in rows if line.split()[0] in ("classifier", "attacker", "the")]
+    shares = [float(line.split()[-2]) for line in rows]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert {"attacker", "classifier"} <= {line.split()[0] for line in rows}
+    assert any("convolution" in line for line in rows)
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_out_of_memory_is_one_line_with_the_ways_out(tmp_path, monkeypatch, capsys):
+    import run as loop
+
+    def exhausted(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(loop.Run, "epoch", exhausted)
+    assert train.main([*PLAIN, f"--workdir={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    for way in ("--batch_size=128", "--accumulate", "--remat"):
+        assert way in said

@@ -1,0 +1,53 @@
+"""Scripts of this repository as processes of their own, on several devices of the CPU if asked."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def environment(devices=1):
+    """Ours, with so many devices and the repository's modules in reach."""
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
+    path = os.pathsep.join(str(ROOT / name) for name in (".", "experiments", "tests"))
+    return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
+
+
+def launch(script, *flags, devices=1):
+    """The process, its output kept."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, flags)],
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def launch_together(script, *flags, processes, devices):
+    """So many processes that find each other on this machine, with so many devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    hosts = [f"--coordinator={address}", f"--num_processes={processes}"]
+    return [
+        launch(script, *flags, *hosts, f"--process_id={i}", devices=devices)
+        for i in range(processes)
+    ]
+
+
+def wait_for_checkpoint(workdir, process, beyond=-1, seconds=120):
+    """Until the run in workdir has saved itself at a step beyond that one."""
+    until = time.monotonic() + seconds
+    folder = workdir / "checkpoints" / "last"
+    while time.monotonic() < until and process.poll() is None:
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
+        newest = max((int(name) for name in names if name.isdigit()), default=-1)
+        if newest > beyond:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint appeared: {process.communicate()}")
