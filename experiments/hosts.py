@@ -35,17 +35,14 @@ def join(options: Mapping[str, Any]) -> None:
     )
     if options["init_timeout"] <= 0:
         raise UsageError(f"--init_timeout={options['init_timeout']} must be positive")
-    if address == "none" or (address is None and not found(os.environ)):
+    timeout = options["init_timeout"]
+    if address in (None, "none"):
         if count not in (None, 1) or number not in (None, 0):
             raise UsageError("--num_processes and --process_id need --coordinator=HOST:PORT")
-        return
-    if address is not None:
-        _check(address, count, number)
-    elif count is not None or number is not None:
-        raise UsageError("--num_processes and --process_id need --coordinator=HOST:PORT")
-    timeout = options["init_timeout"]
-    if address is not None:
-        meet(address, count, number, timeout)
+        if address == "none" or not found(os.environ):
+            return
+    else:
+        meet(address, *_checked(address, count, number), timeout)
     jax.distributed.initialize(
         address,
         count,
@@ -64,7 +61,7 @@ def found(environment: Mapping[str, str]) -> bool:
     return (tasks.isdigit() and int(tasks) > 1 and "SLURM_PROCID" in environment) or "," in workers
 
 
-def _check(address: str, count: int | None, number: int | None) -> None:
+def _checked(address: str, count: int | None, number: int | None) -> tuple[int, int]:
     host, colon, port = address.rpartition(":")
     if not host or not colon or not port.isdigit():
         raise UsageError(f"--coordinator={address} is no HOST:PORT such as 10.0.0.1:1234")
@@ -72,3 +69,4 @@ def _check(address: str, count: int | None, number: int | None) -> None:
         raise UsageError("--coordinator needs --num_processes and --process_id")
     if not 0 <= number < count:
         raise UsageError(f"--process_id={number} is none of --num_processes={count}, from 0")
+    return count, number

@@ -1,0 +1,183 @@
+"""One step on 1, 2, 4, 8 devices: the same batch over all (strong), a batch for each (weak).
+
+    python benchmarks/scaling.py --devices=1,2,4,8 --method=grad_l2l
+    python benchmarks/scaling.py --model=wrn-34-4 --bf16 --batch_size=256 --dataset=cifar10
+
+Every number of devices is a process of its own that sees only so many: those of the accelerator, or
+of a CPU that is divided for it, where nothing gets faster and the table shows what the collectives
+cost. Their share is out of a trace of ten steps. The one surprising thing: the seconds of a
+collective include waiting for the slowest device. Writes OUT.md and OUT.json.
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+
+import jax
+import numpy as np
+
+import config as configuration
+from feed import Feed
+from game import layout_of, make_game
+from l2ljax.data import load
+from options import Flag, UsageError, defaults, run_main
+from report import align, markdown
+from runtime import cache_folder, describe, prepare
+from step_cost import alike
+from tracing import STEPS, Trace
+from workdir import write_json
+
+SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "bf16", "method")
+"""The deciding flags that this script takes."""
+
+FLAGS = [
+    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    Flag("devices", str, "numbers of devices; all are compared with the first", "1,2,4,8"),
+    Flag("layouts", str, "of several devices: pmap,sharding", "pmap,sharding"),
+    Flag("steps", int, "steps that are timed, a round", 10),
+    Flag("rounds", int, "rounds", 5),
+    Flag("out", str, "path of the report without its ending", "runs/scaling"),
+    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
+    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Flag("child", str, "measure in this process: the layout", ""),
+]
+
+
+def time_step(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds per step in this process's devices, and the collectives' share of busy time."""
+    settings = {n: given[n] for n in SETTINGS if n in given and n != "method"}
+    config = alike(options["method"], settings)
+    data = load(config["dataset"], data_dir=options["data_dir"] or str(cache_folder("data")))
+    game = make_game(config, data, layout_of(config, options["child"]))
+    state = game.layout.replicate(game.init(0))
+    n, arguments = next(Feed(game, data, 0).epoch(0, 0))
+    program = game.program(n, state, *arguments)
+
+    def run(steps: int) -> float:
+        nonlocal state
+        began = time.perf_counter()
+        for _ in range(steps):
+            state, _ = program(state, *arguments)
+        jax.block_until_ready(state)
+        return 1e3 * (time.perf_counter() - began) / steps
+
+    run(2)
+    ms = [run(options["steps"]) for _ in range(options["rounds"])]
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Trace(pathlib.Path(folder))
+        trace.start()
+        run(STEPS)
+        trace.stop()
+    shares = trace.shares(program)
+    collectives = sum(share for (_, what), share in shares.items() if what == "collective")
+    batch = config["batch_size"]
+    return {"ms": ms, "collectives": collectives, "batch": batch, "made_with": describe()}
+
+
+def measure(count: int, layout: str, batch: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The same in a process that has so many devices."""
+    given = {**given, "batch_size": batch, "child": layout}
+    environment = dict(os.environ)
+    if jax.default_backend() == "cpu":
+        flags = os.environ.get("XLA_FLAGS", "")
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
+    done = subprocess.run(
+        [sys.executable, __file__, *(f"--{name}={value}" for name, value in given.items())],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise UsageError(f"{count} devices, {layout}: it ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bench(given: dict[str, Any]) -> int:
+    """Every number of devices in every layout, strong and weak."""
+    options = defaults(FLAGS) | {"method": "grad_l2l", "batch_size": 128} | given
+    if options["child"]:
+        prepare(options["compilation_cache"])
+        print(json.dumps(time_step(options, {**given, "batch_size": options["batch_size"]})))
+        return 0
+    for name in ("steps", "rounds"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
+    counts = _counts(options["devices"])
+    rows = []
+    for kind in ("strong", "weak"):
+        for count in counts:
+            for layout in ["none"] if count == 1 else options["layouts"].split(","):
+                batch = options["batch_size"] * (count if kind == "weak" else 1)
+                found = measure(count, layout, batch, given)
+                rows.append({"kind": kind, "devices": count, "layout": layout, **found})
+                print(
+                    f"{kind}, {count} devices, {layout}: {np.median(found['ms']):.1f} ms per step"
+                )
+    command = "python benchmarks/scaling.py " + shlex.join(
+        f"--{name}={value}" for name, value in given.items() if name != "data_dir"
+    )
+    report = {"rows": rows, "command": command, "config": alike(options["method"], {})}
+    out = pathlib.Path(options["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(page(report))
+    print(align(table(rows)))
+    print(f"written to {out}.md and {out}.json")
+    return 0
+
+
+def _counts(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UsageError(f"--devices={text} is no list of numbers such as 1,2,4,8")
+    counts = [int(word) for word in words]
+    visible = jax.device_count()
+    if jax.default_backend() != "cpu" and max(counts) > visible:
+        raise UsageError(f"--devices={text}: only {visible} are visible")
+    return counts
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line per measurement; images per second are over those of the first number of devices."""
+    lines = ["kind|devices|layout|batch|ms per step|images per second|over the first|collectives"]
+    lines = [lines[0].split("|")]
+    first: dict[str, float] = {}
+    for row in rows:
+        ms = float(np.median(row["ms"]))
+        rate = 1e3 * row["batch"] / ms
+        over = rate / first.setdefault(row["kind"], rate)
+        numbers = f"{ms:.1f}", f"{rate:.0f}", f"{over:.2f}", f"{100 * row['collectives']:.1f} %"
+        where = row["kind"], str(row["devices"]), row["layout"], str(row["batch"])
+        lines.append([*where, *numbers])
+    return lines
+
+
+def page(report: dict[str, Any]) -> str:
+    """OUT.md."""
+    made, config = report["rows"][0]["made_with"], report["config"]
+    return (
+        f"Measured here: `{report['command']}`\n\n"
+        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}; "
+        f"{config['method']}, {config['model']}, {config['dataset']}. Medians; collectives: their "
+        f"share of busy time, waiting included.\n\n{markdown(table(report['rows']))}\n"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("scaling.py", __doc__, FLAGS, bench, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
