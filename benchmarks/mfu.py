@@ -1,0 +1,206 @@
+"""How much of the device's arithmetic a training step uses: model FLOP/s over the matrix peak.
+
+    python benchmarks/mfu.py --models=wrn-34-10 --batch_size=512 --bf16 --out=results/gpu/mfu
+    python benchmarks/mfu.py --methods=plain,grad_l2l --models=wrn-10-2 --batch_size=64 --size=8
+
+The peak is measured here: products of square matrices in the type of the computation. Model FLOPs
+are the passes that a step needs (passes.py) times what a forward pass of the classifier and of the
+attacker costs by XLA's count, so what is computed again for memory's sake does not count. Images
+are random: nothing is read. The one surprising thing: elementwise work (BatchNorm, ReLU, noise)
+counts in the time and hardly in the FLOPs, so that 100 % is out of reach. Writes OUT.md, OUT.json.
+"""
+
+import pathlib
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import config as configuration
+from feed import Feed
+from game import layout_of, make_game
+from l2ljax.data import Dataset
+from l2ljax.functional import functional, initialise
+from l2ljax.methods import METHODS
+from l2ljax.models import make_attacker, make_classifier
+from options import Flag, UsageError, defaults, run_main
+from passes import FORWARD, count_passes, write_out
+from report import align, markdown
+from runtime import describe, prepare
+from step_cost import alike
+from tracing import Trace
+from workdir import write_json
+
+SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16", "remat", "order")
+"""The deciding flags that this script takes."""
+
+FLAGS = [
+    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    Flag("methods", str, "methods joined by commas", "plain,pgm,grad_l2l,two_step_l2l"),
+    Flag("models", str, "classifiers joined by commas", "wrn-34-4"),
+    Flag("size", int, "side of the random images", 32),
+    Flag("channels", int, "and their channels", 3),
+    Flag("matrix", int, "side of the matrices whose product is the peak; 8192, on a CPU 2048"),
+    Flag("steps", int, "steps of a call and of a round", 10),
+    Flag("rounds", int, "rounds", 5),
+    Flag("out", str, "path of the report without its ending", "runs/mfu"),
+    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+]
+
+
+def peak(side: int, dtype: Any, times: int = 10) -> float:
+    """FLOP/s of a product of two matrices of that side: the best of several rounds."""
+    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = jax.jit(lambda a, b: (a @ b) / side)
+    b = product(a, a)
+    jax.block_until_ready(product(b, a))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(times):
+            b = product(b, a)
+        jax.block_until_ready(b)
+        seconds.append((time.perf_counter() - began) / times)
+    return 2 * side**3 / min(seconds)
+
+
+def forward_flops(module: Any, x: jax.Array) -> float:
+    """XLA's count for one image's forward pass."""
+    theta, stats = jax.eval_shape(lambda: initialise(module, jax.random.key(0), x))
+    f = functional(module)
+    counted = jax.jit(lambda t, s, x: f(t, s, x, "eval")[0]).lower(theta, stats, x).cost_analysis()
+    assert counted is not None, "XLA counts on every backend we know"
+    return float(counted["flops"]) / len(x)
+
+
+def model_flops(config: dict[str, Any], size: int, channels: int) -> float:
+    """FLOPs that a step of this configuration needs, whatever it computes twice."""
+    x = jnp.zeros((8, size, size, channels))
+    passes = count_passes(config)
+    classifier = forward_flops(make_classifier(config["model"], 10), x)
+    total = sum(n * passes[name] for name, n in zip("FIBD", FORWARD, strict=True)) * classifier
+    if METHODS[config["method"]].network:
+        seen = 2 if "grad_norm" in METHODS[config["method"]].takes else 1
+        a = jnp.zeros((8, size, size, seen * channels))
+        attacker = make_attacker(config["attacker"], channels, width=config["attacker_width"])
+        total += (passes["f"] + 2 * passes["b"]) * forward_flops(attacker, a)
+    return total * config["batch_size"]
+
+
+def random_images(n: int, size: int, channels: int) -> Dataset:
+    """A data set of noise."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (n, size, size, channels), np.uint8)
+    y = rng.integers(0, 10, n).astype(np.int32)
+    names = tuple(str(i) for i in range(10))
+    half = (0.5,) * channels
+    return Dataset("random", x, y, x[:10], y[:10], x[:10], y[:10], 10, names, half, half, "none")
+
+
+def measure(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Milliseconds per step of one configuration, and the time in which the device idles."""
+    steps, batch = options["steps"], config["batch_size"]
+    data = random_images(steps * batch, options["size"], options["channels"])
+    game = make_game(config, data, layout_of(config, "none"))
+    chunk = 1 if jax.default_backend() == "cpu" else steps
+    feed, state = Feed(game, data, 0, chunk=chunk), game.init(0)
+
+    def run() -> float:
+        nonlocal state
+        began = time.perf_counter()
+        for n, arguments in feed.epoch(0, 0):
+            program = game.program(n, state, *arguments)
+            state, _ = program(state._replace(step=jnp.zeros_like(state.step)), *arguments)
+        jax.block_until_ready(state)
+        return 1e3 * (time.perf_counter() - began) / steps
+
+    run()
+    ms = [run() for _ in range(options["rounds"])]
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Trace(pathlib.Path(folder))
+        trace.start()
+        run()
+        trace.stop()
+    return {"ms": ms, "busy": trace.busy()}
+
+
+def bench(given: dict[str, Any]) -> int:
+    """Every method on every model."""
+    options = defaults(FLAGS) | given
+    for name in ("steps", "rounds", "size", "channels"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
+    prepare(options["compilation_cache"])
+    settings = {name: given[name] for name in SETTINGS if name in given}
+    dtype = jnp.bfloat16 if settings.get("bf16") else jnp.float32
+    side = options["matrix"] or (2048 if jax.default_backend() == "cpu" else 8192)
+    best, rows = peak(side, dtype), []
+    print(f"peak: {best / 1e12:.2f} TFLOP/s ({side} x {side}, {jnp.dtype(dtype).name})", flush=True)
+    for model in options["models"].split(","):
+        for method in options["methods"].split(","):
+            config = alike(method, {**settings, "model": model})
+            found = measure(config, options)
+            flops = model_flops(config, options["size"], options["channels"])
+            reached = flops / (np.median(found["ms"]) / 1e3)
+            passes = write_out(count_passes(config))
+            row = {"method": method, "model": model, "batch": config["batch_size"]}
+            row |= {"flops": flops, "passes": passes, "mfu": reached / best, **found}
+            rows.append(row | {"config": config})
+            print(f"{model} {method}: {100 * row['mfu']:.1f} % of the peak", flush=True)
+    words = [f"--{name}={value}" for name, value in given.items()]
+    report = {
+        "command": "python benchmarks/mfu.py " + shlex.join(words),
+        "peak": {"flops": best, "matrix": side, "dtype": jnp.dtype(dtype).name},
+        "rows": rows,
+        "made_with": describe(),
+    }
+    out = pathlib.Path(options["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(page(report))
+    print(align(table(rows)))
+    print(f"written to {out}.md and {out}.json")
+    return 0
+
+
+HEADER: str = "model|method|batch|passes|GFLOP per step|ms per step|of the peak|busy"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line per method and model."""
+    lines = [HEADER.split("|")]
+    for row in rows:
+        ms, gflop = f"{np.median(row['ms']):.1f}", f"{row['flops'] / 1e9:.1f}"
+        shares = f"{100 * row['mfu']:.1f} %", f"{100 * row['busy']:.1f} %"
+        what = row["model"], row["method"], str(row["batch"]), row["passes"]
+        lines.append([*what, gflop, ms, *shares])
+    return lines
+
+
+def page(report: dict[str, Any]) -> str:
+    """OUT.md."""
+    made, best = report["made_with"], report["peak"]
+    return (
+        f"Measured here: `{report['command']}`\n\n"
+        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}. "
+        f"Peak: {best['flops'] / 1e12:.2f} TFLOP/s, products of {best['matrix']} x "
+        f"{best['matrix']} matrices in {best['dtype']}. Medians; busy: of a traced round.\n\n"
+        f"{markdown(table(report['rows']))}\n"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("mfu.py", __doc__, FLAGS, bench, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
