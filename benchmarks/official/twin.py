@@ -26,6 +26,7 @@ LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
+    "negative_slope": "weight",
     "mean": "running_mean",
     "var": "running_var",
 }
@@ -95,15 +96,32 @@ def twin(theta: Tree, stats: Tree, *, mean: Sequence[float], std: Sequence[float
     blocks = {name: theta[name]["conv2"]["kernel"].shape[-1] for name in names}
     channels, stem = theta["stem"]["kernel"].shape[2:]
     model = Twin(channels, stem, blocks, theta["head"]["kernel"].shape[-1], mean, std)
+    fill(model, theta, stats)
+    return model.eval().requires_grad_(False)
+
+
+def fill(model: nn.Module, theta: Tree, stats: Tree) -> None:
+    """Every weight and statistic of a Flax tree into the torch module that has its names."""
     open_ = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     open_ -= {"mean", "std", *(n for n in open_ if n.endswith("num_batches_tracked"))}
-    for *path, leaf, value in itertools.chain(_leaves(theta), _leaves(stats["batch_stats"])):
-        name = ".".join([*path, LEAVES[leaf]])
+    for name, value in named(theta, stats):
         _copy(model, name, value)
         open_.remove(name)
     if open_:
         raise ValueError(f"the tree has no {', '.join(sorted(open_))}")
-    return model.eval().requires_grad_(False)
+
+
+def named(theta: Tree, stats: Tree) -> Iterator[tuple[str, Any]]:
+    """torch's name and the Flax array of every leaf."""
+    for *path, leaf, value in itertools.chain(_leaves(theta), _leaves(stats["batch_stats"])):
+        yield ".".join([*path, LEAVES[leaf]]), value
+
+
+def as_torch(value: Any) -> np.ndarray:
+    """An array of Flax with torch's order of axes."""
+    array = np.array(value, np.float32)
+    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, tuple(range(array.ndim)))
+    return np.ascontiguousarray(array.transpose(order))
 
 
 def _leaves(tree: Tree) -> Iterator[tuple[Any, ...]]:
@@ -115,9 +133,7 @@ def _leaves(tree: Tree) -> Iterator[tuple[Any, ...]]:
 
 
 def _copy(model: nn.Module, name: str, value: Any) -> None:
-    array = np.array(value, np.float32)
-    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, (0,))
-    array = np.ascontiguousarray(array.transpose(order))
     owner, _, leaf = name.rpartition(".")
     with torch.no_grad():
-        getattr(model.get_submodule(owner), leaf).copy_(torch.from_numpy(array))
+        kept = getattr(model.get_submodule(owner), leaf)
+        kept.copy_(torch.from_numpy(as_torch(value)).reshape(kept.shape))

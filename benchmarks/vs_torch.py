@@ -1,0 +1,297 @@
+# pyright: reportMissingImports=false
+"""A training step beside the same step in plain PyTorch: the same weights, processes in turn.
+
+    pip install -e '.[crosscheck]'
+    python benchmarks/vs_torch.py --models=wrn-10-1 --batch_size=64 --attacker_width=0.125
+    python benchmarks/vs_torch.py --models=wrn-34-4,preact_resnet18 --bf16
+
+First the gradients of a step are compared on eight images, ours in true float32 and torch's in
+float64: without that no time is taken. Then every side runs in a process of its own, in turn, and
+a ratio is taken within a round, so that whatever else the machine does falls on all. On a GPU
+torch has channels_last, AMP and, as the side `compiled`, torch.compile; on a CPU channels_last and
+`--threads`. Images are random. The one surprising thing: torch must not share its threads with
+JAX, or it is ten times slower. Writes OUT.md and OUT.json.
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+
+import numpy as np
+
+import config as configuration
+from options import Flag, UsageError, defaults, fraction, run_main, step_size
+
+SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16")
+"""The deciding flags that this script takes."""
+
+METHODS = "plain,pgm,grad_l2l,two_step_l2l"
+
+FLAGS = [
+    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    Flag("methods", str, f"some of {METHODS}", METHODS),
+    Flag("models", str, "wrn-D-K and preact_resnet18, joined by commas", "wrn-10-1"),
+    Flag("sides", str, "ours, eager and compiled; on a CPU ours,eager"),
+    Flag("size", int, "side of the random images", 32),
+    Flag("channels", int, "and their channels", 3),
+    Flag("threads", int, "cores for each side on a CPU", 2),
+    Flag("steps", int, "steps of a round", 10),
+    Flag("rounds", int, "processes of each side", 3),
+    Flag("bound", float, "what gradients may differ by, over a tensor's largest entry", 1e-4),
+    Flag("out", str, "path of the report without its ending", "runs/vs_torch"),
+    Flag("side", str, "one side in this process: print JSON, write nothing", ""),
+    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+]
+
+
+def configuration_of(options: dict[str, Any], model: str, method: str, **changes: Any):
+    """The same game for both sides, the inner problem without chance."""
+    from step_cost import alike
+
+    settings = {n: options[n] for n in SETTINGS if options[n] is not None}
+    config = alike(method, settings | {"model": model})
+    start = "zero" if config["attacker_start"] else None
+    return config | {"attacker_start": start} | changes
+
+
+def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """(JAX's state, f, g) with the same weights; f and g are torch modules."""
+    import torch_nets
+    from game import make_game
+    from mfu import random_images
+
+    data = random_images(config["batch_size"], options["size"], options["channels"])
+    game = make_game(config, data)
+    state = game.init(0)
+    f = torch_nets.classifier(config["model"], state.theta, state.theta_stats, data.mean, data.std)
+    g = torch_nets.attacker(state.phi, state.phi_stats) if game.method.learns else None
+    return (game, data, state), f, g
+
+
+def torch_step(config: dict[str, Any], f: Any, g: Any):
+    """The step in torch."""
+    import torch_steps
+
+    eps = fraction(config["eps"])
+    size = step_size(config["inner_step"], eps) if config["inner_step"] else 0.0
+    return torch_steps.make_step(config, f, g, eps, size)
+
+
+def differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
+    """By player the largest difference of a gradient over the largest entry of its tensor.
+
+    Ours in float32, torch's in float64: in float32 on a CPU torch's own gradients of an attacker
+    are off by up to 1e-2. Biases before a BatchNorm are left out: their true gradient is zero.
+    """
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from l2ljax.ball import scale
+    from official.twin import as_torch, named
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    changes = {"phi_opt": "sgd", "phi_lr": 1e-3, "theta_wd": 0.0, "phi_wd": 0.0, "bf16": False}
+    config = config | changes | {"batch_size": 8}
+    (game, data, state), f, g = players(config, options)
+    # The very same pixels for both: signs make a step feel the last bit of an image.
+    x, y = np.asarray(scale(jnp.asarray(data.x_train))), data.y_train
+    with jax.default_matmul_precision("highest"):
+        after, _ = jax.jit(game.step)(state, (x, y), jax.random.key(0))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    f, g = f.to(device).double(), g.to(device).double() if g is not None else None
+    x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(device).double()
+    y = torch.from_numpy(y).long().to(device)
+    phi_config = config | {"phi_opt": "adam"}
+    torch_step(phi_config, f, g)(x, y, move=False)
+    found = {}
+    for player, module, opt, sign in (
+        ("theta", f, after.opt_theta, 1),
+        ("phi", g, after.opt_phi, -1),
+    ):
+        if module is None:
+            continue
+        worst = 0.0
+        for name, value in named(_momentum(opt), {"batch_stats": {}}):
+            theirs = module.get_parameter(name).grad.cpu().numpy()
+            ours = sign * as_torch(value).reshape(theirs.shape)
+            if player == "phi" and name.endswith("bias") and not name.startswith("conv_out"):
+                continue
+            worst = max(worst, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
+        found[player] = worst
+    return found
+
+
+def _momentum(opt: Any) -> Any:
+    """After one step of SGD with momentum, that is the gradient."""
+    import jax
+
+    traces = jax.tree.leaves(opt, is_leaf=lambda node: hasattr(node, "trace"))
+    return next(node.trace for node in traces if hasattr(node, "trace"))
+
+
+def time_torch(config: dict[str, Any], options: dict[str, Any], compiled: bool) -> list[float]:
+    """Milliseconds per step of torch, a number for each of three slices."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        torch.set_num_threads(options["threads"])
+    (_, data, _), f, g = players(config, options)
+    device, layout = "cuda" if on_gpu else "cpu", torch.channels_last
+    f = f.to(device, memory_format=layout)
+    g = g if g is None else g.to(device, memory_format=layout)
+    if compiled:
+        f, g = torch.compile(f), g if g is None else torch.compile(g)
+    step = torch_step(config, f, g)
+    x = torch.from_numpy(data.x_train.transpose(0, 3, 1, 2).astype(np.float32) / 255)
+    x = x.to(device, memory_format=layout)
+    y = torch.from_numpy(data.y_train).long().to(device)
+
+    def run(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(x, y)
+        if on_gpu:
+            torch.cuda.synchronize()
+        return 1e3 * (time.perf_counter() - began) / steps
+
+    run(3)
+    return [run(options["steps"]) for _ in range(3)]
+
+
+def play(options: dict[str, Any]) -> dict[str, Any]:
+    """One side, every model and method, in this process."""
+    from mfu import measure
+
+    side, found = options["side"], {}
+    for model in options["models"].split(","):
+        for method in options["methods"].split(","):
+            config = configuration_of(options, model, method)
+            if side == "check":
+                result = differences(config, options)
+            elif side == "ours":
+                result = measure(config, options | {"rounds": 3})["ms"]
+            else:
+                result = time_torch(config, options, compiled=side == "compiled")
+            found[f"{model} {method}"] = result
+    return found
+
+
+def run_side(side: str, given: dict[str, Any], cores: Sequence[int]) -> dict[str, Any]:
+    """One side in a process of its own."""
+    flags = [f"--{name}={value}" for name, value in (given | {"side": side}).items()]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores))}
+    if side != "ours":
+        environment["JAX_PLATFORMS"] = "cpu"  # JAX makes the weights and leaves torch the device
+    done = subprocess.run(
+        [sys.executable, str(pathlib.Path(__file__).resolve()), *flags],
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise UsageError(f"the side {side} ended with {done.returncode}; its message is above")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(given: dict[str, Any]) -> int:
+    """Check the gradients, take turns, write."""
+    options = defaults(FLAGS) | given
+    for name in ("steps", "rounds", "threads", "size", "channels"):
+        if options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
+    for method in options["methods"].split(","):
+        if method not in METHODS.split(","):
+            raise UsageError(f"--methods={method} has no writing in torch: {METHODS} have")
+    try:
+        import torch
+    except ImportError:
+        raise UsageError("torch is missing: pip install -e '.[crosscheck]'") from None
+    from runtime import prepare
+
+    prepare(options["compilation_cache"])
+    if options["side"]:
+        print(json.dumps(play(options)))
+        return 0
+    on_gpu = torch.cuda.is_available()
+    sides = (options["sides"] or ("ours,eager,compiled" if on_gpu else "ours,eager")).split(",")
+    cores = sorted(os.sched_getaffinity(0))
+    cores = cores if on_gpu else cores[: options["threads"]]
+    checked = run_side("check", given, cores)
+    for what, players_ in checked.items():
+        shown = ", ".join(f"{player} {worst:.1e}" for player, worst in players_.items())
+        print(f"gradients of {what} differ by at most {shown}", flush=True)
+        if max(players_.values()) > options["bound"]:
+            raise UsageError(f"{what}: the two writings differ by more than {options['bound']}")
+    rounds: list[dict[str, Any]] = []
+    for number in range(options["rounds"]):
+        turn = sides if number % 2 == 0 else sides[::-1]
+        rounds.append({side: run_side(side, given, cores) for side in turn})
+        print(f"round {number + 1} of {options['rounds']}", flush=True)
+    return _write(options, given, sides, checked, rounds)
+
+
+def _write(options, given, sides, checked, rounds) -> int:
+    import torch
+
+    from report import align, markdown
+    from runtime import describe
+    from workdir import write_json
+
+    made = describe() | {"torch": torch.__version__}
+    words = shlex.join([f"--{name}={value}" for name, value in given.items()])
+    report = {
+        "command": f"python benchmarks/vs_torch.py {words}".rstrip(),
+        "options": options,
+        "gradients": checked,
+        "rounds": rounds,
+        "made_with": made,
+    }
+    lines = table(sides, checked, rounds)
+    out = pathlib.Path(options["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(
+        f"Measured here: `{report['command']}`\n\n"
+        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, torch {made['torch']}, "
+        f"commit {made['commit']}. Random images of {options['size']} pixels; processes in turn, "
+        f"{len(rounds)} rounds; milliseconds are medians, a ratio is the median over rounds of "
+        "ours over torch's; gradients: the largest difference over a tensor's largest "
+        f"entry.\n\n{markdown(lines)}\n"
+    )
+    print(align(lines))
+    print(f"written to {out}.md and {out}.json")
+    return 0
+
+
+def table(sides: Sequence[str], checked: dict, rounds: Sequence[dict]) -> list[list[str]]:
+    """A line per model and method."""
+    others = [side for side in sides if side != "ours"]
+    header = ["model", "method", "gradients", *(f"{side} ms" for side in sides)]
+    lines = [[*header, *(f"ours / {side}" for side in others)]]
+    for what, players_ in checked.items():
+        ms = {side: [float(np.median(r[side][what])) for r in rounds] for side in sides}
+        times = [f"{np.median(ms[side]):.1f}" for side in sides]
+        ratios = [f"{np.median(np.divide(ms['ours'], ms[side])):.2f}" for side in others]
+        differ = f"{max(players_.values()):.0e}"
+        lines.append([*what.split(" "), differ, *times, *(ratios if "ours" in ms else [])])
+    return lines
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("vs_torch.py", __doc__, FLAGS, compare, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
