@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test lint crosscheck install clean
+.PHONY: run test lint crosscheck gpu-bench install clean
 .DELETE_ON_ERROR:
 
 run: install
@@ -22,6 +22,11 @@ lint: install
 crosscheck: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,plots,crosscheck]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/crosscheck
+
+# Everything that is measured on an accelerator, in the Python that is active: `make gpu-bench OUT=folder`.
+OUT ?= results/gpu
+gpu-bench:
+	$(PYTHON) benchmarks/gpu.py --out=$(OUT)
 
 install: $(STAMP)
 

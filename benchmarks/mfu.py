@@ -31,6 +31,7 @@ from l2ljax.data import Dataset
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
+from l2ljax.progress import duration
 from options import Flag, UsageError, defaults, run_main
 from passes import FORWARD, count_passes, write_out
 from report import align, markdown
@@ -171,7 +172,9 @@ def bench(given: dict[str, Any]) -> int:
     return 0
 
 
-HEADER: str = "model|method|batch|passes|GFLOP per step|ms per step|of the peak|busy"
+HEADER: str = (
+    "model|method|batch|passes|GFLOP per step|ms per step|of the peak|busy|40 epochs of 50,000"
+)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -180,8 +183,9 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     for row in rows:
         ms, gflop = f"{np.median(row['ms']):.1f}", f"{row['flops'] / 1e9:.1f}"
         shares = f"{100 * row['mfu']:.1f} %", f"{100 * row['busy']:.1f} %"
+        training = duration(np.median(row["ms"]) / 1e3 * (40 * 50_000 // row["batch"]))
         what = row["model"], row["method"], str(row["batch"]), row["passes"]
-        lines.append([*what, gflop, ms, *shares])
+        lines.append([*what, gflop, ms, *shares, training])
     return lines
 
 
