@@ -13,7 +13,6 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,11 +22,8 @@ import numpy as np
 from feed import Feed
 from game import Game
 from guard import MOST_ROLLBACKS, overfitted, warning
-from l2ljax.attacks import parse
-from l2ljax.ball import scale
 from l2ljax.checkpoint import Checkpoints, Kind
 from l2ljax.data import Dataset
-from l2ljax.evaluate import robust
 from l2ljax.parallel import agree, agree_on, largest, leads
 from l2ljax.progress import Progress
 from l2ljax.record import Record
@@ -35,6 +31,7 @@ from l2ljax.types import State
 from options import UsageError
 from signals import Interrupted, Stop
 from tracing import Profiler
+from validation import Validation
 from workdir import lock
 
 NOTES: dict[str, Any] = {
@@ -91,7 +88,7 @@ class Run:
         profile = options["profile"] and leads()
         self.profiler = Profiler(workdir / "profile") if profile else None
         self.asked = 0  # the signal by which some process was asked to stop
-        self.rng = jax.random.key(seed)
+        self.validation = Validation(game, data, seed, options)
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
@@ -226,8 +223,8 @@ class Run:
         """
         began = time.perf_counter()
         values = {name: total / self.notes["count"] for name, total in self.notes["sums"].items()}
-        values |= self.rates(step) | agree(self.validate(state) | self.diagnose(state))
-        values.setdefault("theta/clean_accuracy", self.clean_accuracy(state))
+        values |= self.rates(step) | self.validation.measure(state)
+        values.setdefault("theta/clean_accuracy", self.validation.clean_accuracy(state))
         self.clean = {"theta/clean_accuracy": values["theta/clean_accuracy"]}
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
@@ -274,55 +271,6 @@ class Run:
         record.write(step, {f"overfitting/{name}": value for name, value in event.items()})
         progress.rewind(step)
         return state, step
-
-    def clean_accuracy(self, state: State) -> float:
-        """On the first training images: a method that never sees a clean image reports it too."""
-        n = len(self.data.x_val)
-        f = self.game.frozen(*self.layout.whole((state.theta, state.theta_stats)))
-        x, y = self.data.x_train[:n], self.data.y_train[:n]
-        return float(self.stood(f, x, y, "clean").mean())
-
-    def stood(self, f: Callable, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
-        """Which of the images withstand the attack."""
-        size = self.layout.full(min(self.options["eval_batch"], len(x)))
-        return robust(
-            jax.random.fold_in(self.rng, 1),
-            f,
-            x,
-            y,
-            parse(attack),
-            eps=self.game.eps,
-            batch_size=size,
-            share=self.layout.share,
-        )
-
-    def validate(self, state: State) -> dict[str, float]:
-        """On the validation split: clean, worst-case PGM-10 and, of theta itself, FGSM accuracy."""
-        values = {}
-        for suffix, theta in (("", state.theta), ("_ema", state.ema)):
-            if not theta:
-                continue
-            f = self.game.frozen(*self.layout.whole((theta, state.theta_stats)))
-            attacks = {"clean": "clean", "robust": "selection"}
-            if not suffix and self.game.guarded:
-                attacks["fgsm"] = "fgsm"
-            for name, attack in attacks.items():
-                stood = self.stood(f, self.data.x_val, self.data.y_val, attack)
-                values[f"val/{name}{suffix}"] = float(stood.mean())
-        return values
-
-    def diagnose(self, state: State) -> dict[str, float]:
-        """What the attacker does, on the first validation images."""
-        n = min(self.options["diagnose"], len(self.data.x_val))
-        measures = [self.game.probe] if self.game.probe else []
-        measures += [self.game.diagnose] if self.game.method.learns else []
-        if not measures or n == 0:
-            return {}
-        x, y = scale(jnp.asarray(self.data.x_val[:n])), jnp.asarray(self.data.y_val[:n])
-        key, values = jax.random.fold_in(self.rng, 2), {}
-        for measure in measures:
-            values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}
-        return values
 
     def resume(self, checkpoints: Checkpoints) -> tuple[State, int]:
         """The newest intact checkpoint, or the start."""

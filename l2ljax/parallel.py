@@ -15,7 +15,7 @@ number of devices by the order of sums alone.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ def lay_out(kind: str | None, *, batch_size: int, accumulate: int = 1) -> Layout
     kind = kind or ("pmap" if count > 1 else "none")
     if kind == "none" and jax.process_count() > 1:
         raise ValueError(f"parallel=none is one device, and there are {jax.process_count()} hosts")
-    layout = Layout(kind)  # type: ignore[arg-type]
+    layout = Layout(cast(Kind, kind))
     pieces = layout.size * accumulate
     if batch_size % pieces:
         near = [n for n in (batch_size // pieces * pieces, -(-batch_size // pieces) * pieces) if n]

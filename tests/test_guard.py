@@ -7,6 +7,7 @@ import pytest
 
 import run as loop
 import train
+import validation
 from guard import overfitted
 from l2ljax.checkpoint import restore_any
 from l2ljax.record import read
@@ -34,7 +35,7 @@ def test_overfitting_is_a_fall_of_pgm_alone(robust, fgsm, best, expected):
 
 def play(monkeypatch, workdir, script, *flags):
     """A run whose validation says what script(epoch, rollbacks) tells it."""
-    real = loop.Run.validate
+    real = validation.Validation.validate
 
     def validate(self, state):
         epoch = int(state.step) // self.game.steps_per_epoch
@@ -42,7 +43,7 @@ def play(monkeypatch, workdir, script, *flags):
         return real(self, state) | {"val/robust": robust, "val/fgsm": fgsm}
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "validate", validate)
+        patch.setattr(validation.Validation, "validate", validate)
         return train.main([*SMALL.split(), *REST.split(), f"--workdir={workdir}", *flags])
 
 
