@@ -8,6 +8,7 @@ On TPU pods and under SLURM JAX finds all three by itself. Before the first comp
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,29 @@ def join(options: Mapping[str, Any]) -> None:
     )
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")
+
+
+class Together:
+    """Around what several processes do together: one that fails says why and ends at once.
+
+    Else it would wait at its end for the others, and they for it in the next collective. JAX ends
+    the others when it misses one.
+    """
+
+    def __enter__(self) -> "Together":
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Nothing, for one process or where nothing failed."""
+        if error is None or not jax.distributed.is_initialized():
+            return
+        if isinstance(error, ValueError):
+            print(f"process {jax.process_index()}: {error}", file=sys.stderr)
+        else:
+            traceback.print_exception(kind, error, trace)
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, ValueError) else 1)
 
 
 def found(environment: Mapping[str, str]) -> bool:

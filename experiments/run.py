@@ -292,5 +292,6 @@ class Run:
         return agree_on(nothing if found is None else found[0]), *told
 
     def say(self, line: str) -> None:
-        """One line to the user, beside the progress bar."""
-        print(f"[{self.workdir.name}] {line}", file=sys.stderr)
+        """One line to the user, beside the progress bar; from the process that logs."""
+        if leads():
+            print(f"[{self.workdir.name}] {line}", file=sys.stderr)

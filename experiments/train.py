@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import config as configuration
-from hosts import HOSTS, join
+from hosts import HOSTS, Together, join
 from l2ljax.parallel import KINDS
 from options import Flag, UsageError, defaults, run_main
 
@@ -66,10 +66,15 @@ def train(given: dict[str, Any]) -> int:
     options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
     seeds = _seeds(options["seeds"])
     _check(options)
-    from runtime import cache_folder, prepare
+    from runtime import prepare
 
     prepare(options["compilation_cache"])
     join(options)
+    with Together():
+        return _train(config, options, seeds)
+
+
+def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) -> int:
     if options["tensorboard"] is None:
         options["tensorboard"] = importlib.util.find_spec("tensorboardX") is not None
         if not options["tensorboard"]:
@@ -82,6 +87,7 @@ def train(given: dict[str, Any]) -> int:
     from l2ljax.attacks import parse_all
     from l2ljax.parallel import leads
     from run import Run
+    from runtime import cache_folder
     from signals import Interrupted
     from workdir import open_workdir
 

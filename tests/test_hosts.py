@@ -69,11 +69,23 @@ def test_two_processes_write_one_run_and_stop_and_resume_together(alone, tmp_pat
     for process in started:
         ended(process, 128 + signal.SIGTERM)
     started = launch_together(SCRIPT, *flags, processes=2, devices=2)
-    (out, said), (silent, _) = (ended(process) for process in started)
+    (out, said), (silent, whispered) = (ended(process) for process in started)
     assert "pmap over 4 devices, 2 processes" in out and "resumed at step" in said
     assert "theta sha256" in out
     assert all(line.startswith("[Gloo]") for line in silent.splitlines())
+    assert "resumed" not in whispered and "step/s" not in whispered
     assert_same_run(workdir, alone)
+
+
+def test_a_process_that_fails_ends_and_so_do_the_others(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("of somebody else")
+    flags = [*FLAGS, "--epochs=1", f"--workdir={tmp_path / 'run'}"]
+    first, other = launch_together(SCRIPT, *flags, processes=2, devices=1)
+    _, said = ended(first, 2)
+    assert "process 0: " in said and "is not empty and holds no run" in said
+    other.communicate(timeout=200)
+    assert other.returncode
 
 
 @pytest.mark.parametrize(
