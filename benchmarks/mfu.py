@@ -11,7 +11,6 @@ counts in the time and hardly in the FLOPs, so that 100 % is out of reach. Write
 """
 
 import pathlib
-import shlex
 import sys
 import tempfile
 import time
@@ -34,11 +33,10 @@ from l2ljax.models import make_attacker, make_classifier
 from l2ljax.progress import duration
 from options import Flag, UsageError, defaults, run_main
 from passes import FORWARD, count_passes, write_out
-from report import align, markdown
 from runtime import describe, prepare
 from step_cost import alike
 from tracing import Trace
-from workdir import write_json
+from written import command, write
 
 SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16", "remat", "order")
 """The deciding flags that this script takes."""
@@ -156,19 +154,17 @@ def bench(given: dict[str, Any]) -> int:
             row |= {"flops": flops, "passes": passes, "mfu": reached / best, **found}
             rows.append(row | {"config": config})
             print(f"{model} {method}: {100 * row['mfu']:.1f} % of the peak", flush=True)
-    words = [f"--{name}={value}" for name, value in given.items()]
     report = {
-        "command": "python benchmarks/mfu.py " + shlex.join(words),
+        "command": command("mfu.py", given),
         "peak": {"flops": best, "matrix": side, "dtype": jnp.dtype(dtype).name},
         "rows": rows,
         "made_with": describe(),
     }
-    out = pathlib.Path(options["out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), report)
-    out.with_suffix(".md").write_text(page(report))
-    print(align(table(rows)))
-    print(f"written to {out}.md and {out}.json")
+    about = (
+        f"Peak: {best / 1e12:.2f} TFLOP/s, products of {side} x {side} matrices in "
+        f"{jnp.dtype(dtype).name}. Medians; busy: of a traced round."
+    )
+    write(options["out"], report, about, table(rows))
     return 0
 
 
@@ -187,18 +183,6 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         what = row["model"], row["method"], str(row["batch"]), row["passes"]
         lines.append([*what, gflop, ms, *shares, training])
     return lines
-
-
-def page(report: dict[str, Any]) -> str:
-    """OUT.md."""
-    made, best = report["made_with"], report["peak"]
-    return (
-        f"Measured here: `{report['command']}`\n\n"
-        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}. "
-        f"Peak: {best['flops'] / 1e12:.2f} TFLOP/s, products of {best['matrix']} x "
-        f"{best['matrix']} matrices in {best['dtype']}. Medians; busy: of a traced round.\n\n"
-        f"{markdown(table(report['rows']))}\n"
-    )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,8 +12,6 @@ collective include waiting for the slowest device. Writes OUT.md and OUT.json.
 import json
 import os
 import pathlib
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,11 +28,11 @@ from feed import Feed
 from game import layout_of, make_game
 from l2ljax.data import load
 from options import Flag, UsageError, defaults, run_main
-from report import align, markdown
 from runtime import cache_folder, describe, prepare
+from sides import run_side
 from step_cost import alike
 from tracing import STEPS, Trace
-from workdir import write_json
+from written import command, write
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "bf16", "method")
 """The deciding flags that this script takes."""
@@ -86,21 +84,13 @@ def time_step(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def measure(count: int, layout: str, batch: int, given: dict[str, Any]) -> dict[str, Any]:
     """The same in a process that has so many devices."""
     given = {**given, "batch_size": batch, "child": layout}
-    environment = dict(os.environ)
+    environment = {}
     if jax.default_backend() == "cpu":
         flags = os.environ.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
     else:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
-    done = subprocess.run(
-        [sys.executable, __file__, *(f"--{name}={value}" for name, value in given.items())],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        raise UsageError(f"{count} devices, {layout}: it ended with {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_side(__file__, given, environment=environment)
 
 
 def bench(given: dict[str, Any]) -> int:
@@ -124,16 +114,18 @@ def bench(given: dict[str, Any]) -> int:
                 print(
                     f"{kind}, {count} devices, {layout}: {np.median(found['ms']):.1f} ms per step"
                 )
-    command = "python benchmarks/scaling.py " + shlex.join(
-        f"--{name}={value}" for name, value in given.items() if name != "data_dir"
+    config = alike(options["method"], {n: v for n, v in given.items() if n in SETTINGS[:-1]})
+    report = {
+        "command": command("scaling.py", given),
+        "config": config,
+        "rows": rows,
+        "made_with": rows[0]["made_with"],
+    }
+    about = (
+        f"{config['method']}, {config['model']}, {config['dataset']}. Medians; collectives: their "
+        "share of busy time, waiting included."
     )
-    report = {"rows": rows, "command": command, "config": alike(options["method"], {})}
-    out = pathlib.Path(options["out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), report)
-    out.with_suffix(".md").write_text(page(report))
-    print(align(table(rows)))
-    print(f"written to {out}.md and {out}.json")
+    write(options["out"], report, about, table(rows))
     return 0
 
 
@@ -161,17 +153,6 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         where = row["kind"], str(row["devices"]), row["layout"], str(row["batch"])
         lines.append([*where, *numbers])
     return lines
-
-
-def page(report: dict[str, Any]) -> str:
-    """OUT.md."""
-    made, config = report["rows"][0]["made_with"], report["config"]
-    return (
-        f"Measured here: `{report['command']}`\n\n"
-        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}; "
-        f"{config['method']}, {config['model']}, {config['dataset']}. Medians; collectives: their "
-        f"share of busy time, waiting included.\n\n{markdown(table(report['rows']))}\n"
-    )
 
 
 def main(argv: Sequence[str]) -> int:

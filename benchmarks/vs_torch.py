@@ -16,8 +16,6 @@ JAX, or it is ten times slower. Writes OUT.md and OUT.json.
 import json
 import os
 import pathlib
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +27,8 @@ import numpy as np
 
 import config as configuration
 from options import Flag, UsageError, defaults, fraction, run_main, step_size
+from sides import run_side
+from written import command, write
 
 SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16")
 """The deciding flags that this script takes."""
@@ -186,24 +186,6 @@ def play(options: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def run_side(side: str, given: dict[str, Any], cores: Sequence[int]) -> dict[str, Any]:
-    """One side in a process of its own."""
-    flags = [f"--{name}={value}" for name, value in (given | {"side": side}).items()]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores))}
-    if side != "ours":
-        environment["JAX_PLATFORMS"] = "cpu"  # JAX makes the weights and leaves torch the device
-    done = subprocess.run(
-        [sys.executable, str(pathlib.Path(__file__).resolve()), *flags],
-        env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        raise UsageError(f"the side {side} ended with {done.returncode}; its message is above")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(given: dict[str, Any]) -> int:
     """Check the gradients, take turns, write."""
     options = defaults(FLAGS) | given
@@ -227,7 +209,13 @@ def compare(given: dict[str, Any]) -> int:
     sides = (options["sides"] or ("ours,eager,compiled" if on_gpu else "ours,eager")).split(",")
     cores = sorted(os.sched_getaffinity(0))
     cores = cores if on_gpu else cores[: options["threads"]]
-    checked = run_side("check", given, cores)
+
+    def run(side: str) -> Any:
+        # Beside torch JAX makes the weights and leaves torch the device.
+        environment = None if side == "ours" else {"JAX_PLATFORMS": "cpu"}
+        return run_side(__file__, given | {"side": side}, cores, environment)
+
+    checked = run("check")
     for what, players_ in checked.items():
         shown = ", ".join(f"{player} {worst:.1e}" for player, worst in players_.items())
         print(f"gradients of {what} differ by at most {shown}", flush=True)
@@ -236,7 +224,7 @@ def compare(given: dict[str, Any]) -> int:
     rounds: list[dict[str, Any]] = []
     for number in range(options["rounds"]):
         turn = sides if number % 2 == 0 else sides[::-1]
-        rounds.append({side: run_side(side, given, cores) for side in turn})
+        rounds.append({side: run(side) for side in turn})
         print(f"round {number + 1} of {options['rounds']}", flush=True)
     return _write(options, given, sides, checked, rounds)
 
@@ -244,33 +232,21 @@ def compare(given: dict[str, Any]) -> int:
 def _write(options, given, sides, checked, rounds) -> int:
     import torch
 
-    from report import align, markdown
     from runtime import describe
-    from workdir import write_json
 
-    made = describe() | {"torch": torch.__version__}
-    words = shlex.join([f"--{name}={value}" for name, value in given.items()])
     report = {
-        "command": f"python benchmarks/vs_torch.py {words}".rstrip(),
+        "command": command("vs_torch.py", given),
         "options": options,
         "gradients": checked,
         "rounds": rounds,
-        "made_with": made,
+        "made_with": describe() | {"torch": torch.__version__},
     }
-    lines = table(sides, checked, rounds)
-    out = pathlib.Path(options["out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), report)
-    out.with_suffix(".md").write_text(
-        f"Measured here: `{report['command']}`\n\n"
-        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, torch {made['torch']}, "
-        f"commit {made['commit']}. Random images of {options['size']} pixels; processes in turn, "
-        f"{len(rounds)} rounds; milliseconds are medians, a ratio is the median over rounds of "
-        "ours over torch's; gradients: the largest difference over a tensor's largest "
-        f"entry.\n\n{markdown(lines)}\n"
+    about = (
+        f"Random images of {options['size']} pixels; processes in turn, {len(rounds)} rounds; "
+        "milliseconds are medians, a ratio is the median over rounds of ours over torch's; "
+        "gradients: the largest difference over a tensor's largest entry."
     )
-    print(align(lines))
-    print(f"written to {out}.md and {out}.json")
+    write(options["out"], report, about, table(sides, checked, rounds))
     return 0
 
 

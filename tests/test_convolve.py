@@ -38,23 +38,28 @@ def test_convolution_pads_symmetrically_and_agrees_with_lax(size, stride, kernel
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "backend", "native"),
+    ("size", "kernel", "stride", "channels", "backend", "native"),
     [
-        (2, 1, "cpu", False),
-        (4, 1, "cpu", True),
-        (8, 2, "cpu", False),
-        (16, 2, "cpu", True),
-        (2, 1, "gpu", True),
-        (8, 2, "tpu", True),
+        (4, 3, 1, 4, "cpu", True),
+        (16, 3, 2, 4, "cpu", True),
+        (2, 3, 1, 4, "cpu", False),
+        (8, 3, 2, 4, "cpu", False),
+        (16, 3, 1, 3, "cpu", False),
+        (16, 1, 1, 4, "cpu", False),
+        (16, 1, 2, 4, "cpu", False),
+        (2, 3, 1, 4, "gpu", True),
+        (16, 3, 1, 3, "gpu", True),
+        (16, 1, 2, 4, "tpu", True),
     ],
 )
-def test_only_small_maps_on_the_cpu_avoid_the_convolution(
-    size, stride, backend, native, monkeypatch
+def test_small_maps_images_and_single_pixels_avoid_the_convolution_on_the_cpu(
+    size, kernel, stride, channels, backend, native, monkeypatch
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    pad = (kernel // 2, kernel // 2)
 
     def run(x, w):
-        return convolve(x, w, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS)
+        return convolve(x, w, (stride, stride), (pad, pad), dimension_numbers=DIMENSIONS)
 
-    program = str(jax.make_jaxpr(run)(jnp.zeros((1, size, size, 2)), jnp.zeros((3, 3, 2, 2))))
-    assert ("conv_general_dilated" in program) == native
+    x, w = jnp.zeros((1, size, size, channels)), jnp.zeros((kernel, kernel, channels, 2))
+    assert ("conv_general_dilated" in str(jax.make_jaxpr(run)(x, w))) == native

@@ -1,9 +1,10 @@
 """The networks' convolution, as one matrix product where XLA's CPU backend is slow.
 
-Two cores, jax 0.10, 128 images, 128 channels: a 3x3 convolution on a 2x2 map (the last group of a
-WRN on 8x8 digits) took 9.7 ms forward and 19.6 ms with its gradients, against 0.5 and 1.5 ms as
-patches times a matrix. On larger maps, and on GPU and TPU, `lax` is used: at stride 1 on 8x8 it is
-up to 4 times faster than patches. Both ways agree to rounding.
+Three places (one core, jax 0.10, float32; `benchmarks/layers.py` measures them): kernels of 1x1,
+the gradient of whose weights took 136 ms against 22 at 128 channels and 32x32 pixels; images of at
+most three channels, whose gradient took 3.9 ms against 0.9; and maps of a few pixels (128 channels
+on 2x2: 21 ms against 1.4, all passes). Elsewhere, and on GPU and TPU, it is `lax`: at stride 1 on a
+32x32 map patches are 6 times slower. Both ways agree to rounding.
 """
 
 from typing import Any
@@ -14,6 +15,9 @@ from jax import lax
 
 from l2ljax.types import Array
 
+IMAGE: int = 3
+"""The most channels of an image."""
+
 
 def convolve(
     x: Array,
@@ -23,16 +27,19 @@ def convolve(
     **options: Any,
 ) -> Array:
     """x [B, H, W, c] * kernel [k, k, c, features]; the form `nn.Conv` asks for."""
-    if jax.default_backend() == "cpu" and kernel.shape[0] > 1:
-        stride, pad = strides[0], padding[0][0]
-        height, width = ((n + 2 * pad - kernel.shape[0]) // stride + 1 for n in x.shape[1:3])
-        if height * width <= (2 * stride) ** 2:
+    if jax.default_backend() == "cpu":
+        stride, pad, size, channels = strides[0], padding[0][0], *kernel.shape[1:3]
+        height, width = ((n + 2 * pad - size) // stride + 1 for n in x.shape[1:3])
+        if size == 1 or channels <= IMAGE or height * width <= (2 * stride) ** 2:
             return patches(x, kernel, stride, pad, height, width)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def patches(x: Array, kernel: Array, stride: int, pad: int, height: int, width: int) -> Array:
-    """The same convolution, to height x width pixels, as [B, h, w, k k c] @ [k k c, features]."""
+    """The same convolution, to height x width pixels, as [B h w, k k c] @ [k k c, features].
+
+    Flat, because XLA turns a product over several leading axes into a slower one.
+    """
     size, _, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows, columns = (stride * (n - 1) + 1 for n in (height, width))
@@ -41,4 +48,6 @@ def patches(x: Array, kernel: Array, stride: int, pad: int, height: int, width: 
         for i in range(size)
         for j in range(size)
     ]
-    return jnp.concatenate(views, -1) @ kernel.reshape(size * size * channels, features)
+    seen = jnp.concatenate(views, -1).reshape(-1, size * size * channels)
+    y = seen @ kernel.reshape(size * size * channels, features)
+    return y.reshape(len(x), height, width, features)
