@@ -201,7 +201,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dtype(config: dict[str, Any]) -> Any:
-    return jnp.bfloat16 if config["bf16"] else jnp.float32
+    # float32, or float64 where JAX is told to compute in it.
+    return jnp.bfloat16 if config["bf16"] else jnp.result_type(float)
 
 
 def _compile_once(train_step: Callable, layout: Layout) -> Callable[..., Callable]:

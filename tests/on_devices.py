@@ -72,7 +72,6 @@ def main(out: str, kind: str, width: str, *flags: str) -> None:
     if width == "f64":
         jax.config.update("jax_enable_x64", True)
         narrow = games.take_batch
-        games._dtype = lambda config: np.float64
         games.take_batch = lambda *args, **rest: jax.tree.map(widen, narrow(*args, **rest))
     kept: dict = {}
     for method in METHODS:

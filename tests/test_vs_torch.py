@@ -8,7 +8,9 @@ import vs_torch
 
 
 def test_ratios_are_medians_of_ratios_within_a_round():
-    checked = {"wrn-10-1 plain": {"theta": 2e-6}, "wrn-10-1 grad_l2l": {"theta": 1e-6, "phi": 3e-5}}
+    narrow = {"float64": {"theta": 2e-8}, "float32": {"theta": 2e-6}}
+    both = {"float64": {"theta": 1e-8, "phi": 3e-8}, "float32": {"theta": 1e-6, "phi": 3e-5}}
+    checked = {"wrn-10-1 plain": narrow, "wrn-10-1 grad_l2l": both}
     times = [(10.0, 5.0), (30.0, 10.0), (12.0, 12.0)]
     rounds = [
         {"ours": dict.fromkeys(checked, [a, a]), "eager": dict.fromkeys(checked, [b])}
@@ -16,8 +18,8 @@ def test_ratios_are_medians_of_ratios_within_a_round():
     ]
     header, plain, grad = vs_torch.table(["ours", "eager"], checked, rounds)
     assert header[-3:] == ["ours ms", "eager ms", "ours / eager"]
-    assert plain == ["wrn-10-1", "plain", "2e-06", "12.0", "10.0", "2.00"]
-    assert grad[2] == "3e-05"
+    assert plain == ["wrn-10-1", "plain", "2e-08", "2e-06", "12.0", "10.0", "2.00"]
+    assert grad[2:4] == ["3e-08", "3e-05"]
 
 
 @pytest.mark.parametrize(
