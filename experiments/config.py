@@ -188,8 +188,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def read(workdir: str | pathlib.Path) -> dict[str, Any]:
-    """The config.json of a run."""
+def read_json(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """What the config.json of a run of any kind says."""
     path = pathlib.Path(workdir) / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -199,6 +199,12 @@ def read(workdir: str | pathlib.Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path} holds no configuration")
+    return config
+
+
+def read(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """The config.json of a training run."""
+    path, config = pathlib.Path(workdir) / "config.json", read_json(workdir)
     takes = METHODS[config["method"]].takes if config.get("method") in METHODS else ()
     for name in {"train_size", *OWN} - set(takes):
         config.setdefault(name)

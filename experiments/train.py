@@ -64,7 +64,7 @@ def train(given: dict[str, Any]) -> int:
     """One run for every seed."""
     config = configuration.resolve(given)
     options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
-    seeds = _seeds(options["seeds"])
+    seeds = seeds_of(options["seeds"])
     _check(options)
     from runtime import prepare
 
@@ -154,7 +154,8 @@ def _workdir(given: str | None, config: dict[str, Any], seed: int, several: bool
     return pathlib.Path(given) / name if several else pathlib.Path(given)
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """The numbers in --seeds."""
     try:
         seeds = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -5,19 +5,27 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import config as configuration
 from options import UsageError
 
 
-def open_workdir(workdir: pathlib.Path, config: dict[str, Any], seed: int) -> None:
-    """Make the folder and describe the run in it; one that holds another run is refused."""
+def open_workdir(
+    workdir: pathlib.Path,
+    config: dict[str, Any],
+    seed: int | str,
+    read: Callable[[pathlib.Path], dict[str, Any]] = configuration.read,
+) -> None:
+    """Make the folder and describe the run in it; one that holds another run is refused.
+
+    `read` reads the description of a run of the same kind.
+    """
     described = {"seed": seed, **config}
     path = workdir / "config.json"
     if path.exists():
-        changed = configuration.differences(configuration.read(workdir), described)
+        changed = configuration.differences(read(workdir), described)
         if changed:
             raise UsageError(
                 f"{workdir} holds a run with other flags ({'; '.join(changed)}): "
