@@ -20,7 +20,7 @@ lint: install
 
 # The attacks beside the official AutoAttack in torch; not part of `make test`, which skips it.
 crosscheck: install
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,plots,crosscheck]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test,crosscheck]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/crosscheck
 
 # Everything that is measured on an accelerator, in the Python that is active: `make gpu-bench OUT=folder`.
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "l2ljax needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,plots]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
 	@touch $(STAMP)
 
 clean:

@@ -8,8 +8,15 @@ to runs/imitation/ENVIRONMENT-FOLLOWER-TRAJECTORIES: config.json, metrics.jsonl 
 summary.json and checkpoints/. `--follower=cloning` is behaviour cloning, which plays no game;
 `constant_reward` is the control that looks at nothing. What of this is the paper's and what is our
 own design: docs/imitation.md.
+
+    python experiments/gail.py --compare --environment=CartPole-v1,Pendulum-v1 --trajectories=1,10
+
+compares: lists of environments, followers and trajectories make cells, each a run that resumes;
+--trials=8 first tunes every learned follower with the same draws. Writes OUT.md, OUT.json, OUT.png.
 """
 
+import importlib.util
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -20,12 +27,12 @@ from options import Flag, UsageError, defaults, fraction, run_main
 DECIDES = [
     Flag("environment", str, "CartPole-v1, Acrobot-v1, MountainCarContinuous-v0, Pendulum-v1"),
     Flag("follower", str, "gail, gail_gp, l2l_gail, airl_like, l2l_gail_opt, or a control", "gail"),
-    Flag("trajectories", int, "of the expert's, the first so many", 1),
+    Flag("trajectories", str, "of the expert's, the first so many", "1"),
     Flag("seeds", str, "seeds of the runs, all in one program", "0,1,2,3,4,5,6,7,8,9"),
-    Flag("iterations", int, "turns of the game", 150),
+    Flag("iterations", int, "turns of the game; some of these by task: recipes/imitation.py", 150),
     Flag("copies", int, "copies of the task", 16),
     Flag("steps", int, "steps of each copy in a turn", 128),
-    Flag("theta_lr", float, "the policy's rate (Adam)", 3e-4),
+    Flag("theta_lr", float, "the policy's rate (Adam)", 1e-3),
     Flag("epochs", int, "PPO's passes over a turn's steps", 4),
     Flag("minibatches", int, "in each of these passes", 4),
     Flag("entropy", float, "weight of the policy's entropy", 0.0),
@@ -35,7 +42,7 @@ DECIDES = [
     Flag(
         "phi_lr", float, "the follower's rate (Adam); of l2l_gail_opt the rule's largest step", 1e-3
     ),
-    Flag("phi_steps", int, "the follower's steps in a turn", 1),
+    Flag("phi_steps", int, "the follower's steps in a turn", 5),
     Flag("reward", ("airl", "gail", "negative"), "log(1-D) - log D | -log D | log(1-D)", "airl"),
     Flag("absorbing", bool, "pay for the state after an end as D judges it", True),
     Flag("penalty", float, "gail_gp: weight of the gradient penalty", 10.0),
@@ -46,6 +53,14 @@ DECIDES = [
 
 RUN = [
     Flag("make_expert", bool, "make the task's demonstrations instead of a run", False),
+    Flag(
+        "compare", bool, "cells of --environment x --follower x --trajectories side by side", False
+    ),
+    Flag("trials", int, "with --compare: settings tried for every learned follower; 0: none", 0),
+    Flag("tune_trajectories", int, "with --trials: how many the trials have", 4),
+    Flag("out", str, "with --compare: path of the report without its ending", "results/imitation"),
+    Flag("draws", int, "with --compare: draws of the bootstrap", 10_000),
+    Flag("plots", bool, "with --compare: draw the curves (extra: plots)", True),
     Flag("expert_seed", int, "with --make_expert: its first seed", 0),
     Flag("demonstrations", str, "the expert's npz; the user's cache folder has one for each task"),
     Flag("workdir", str, "where the run is written"),
@@ -63,27 +78,66 @@ def main(argv: Sequence[str]) -> int:
 
 
 def start(given: dict[str, Any]) -> int:
-    """An expert, or a run."""
-    config = resolve(given)
+    """An expert, a run, or many of them side by side."""
     options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
-    for name in ("episodes", "checkpoint_every"):
+    configs = cells(given) if options["compare"] else [resolve(given)]
+    for name in ("episodes", "checkpoint_every", "draws", "tune_trajectories"):
         if options[name] <= 0:
             raise UsageError(f"--{name}={options[name]} must be positive")
+    if options["trials"] < 0:
+        raise UsageError(f"--trials={options['trials']} must not be negative")
     from l2ljax.imitation import ImitationError, make_environment
     from runtime import prepare
+    from signals import Interrupted
 
     prepare(options["compilation_cache"])
     try:
-        return _start(config, options, make_environment(config["environment"]))
+        if options["compare"]:
+            return _compare(configs, given, options)
+        return _start(configs[0], options, make_environment(configs[0]["environment"]))
     except ImitationError as error:
         raise UsageError(str(error)) from None
+    except Interrupted as stop:
+        print(f"{stop}; the same command resumes it", file=sys.stderr)
+        return stop.exit_code
+
+
+def cells(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """A configuration for every environment, number of trajectories and follower."""
+    from l2ljax.imitation import FOLLOWERS, TASKS
+
+    everyone = [name for name in FOLLOWERS if name != "environment"] + ["cloning"]
+    named = {
+        "environment": given.get("environment") or ",".join(TASKS),
+        "trajectories": given.get("trajectories") or "1,10",
+        "follower": given.get("follower") or ",".join(everyone),
+    }
+    lists = [value.split(",") for value in named.values()]
+    return [
+        resolve(given | dict(zip(named, cell, strict=True))) for cell in itertools.product(*lists)
+    ]
+
+
+def _compare(configs: list[dict[str, Any]], given: dict[str, Any], options: dict[str, Any]) -> int:
+    import imitation_table
+
+    if options["plots"] and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib: pip install 'l2ljax[plots]', or give --noplots")
+    options = options | {"workdir": options["workdir"] or "runs/imitation"}
+    tried = {(c["environment"], c["follower"]): c for c in configs}
+    few = [c | {"trajectories": options["tune_trajectories"]} for c in tried.values()]
+    tuned = imitation_table.tune(few, options["trials"], options) if options["trials"] else {}
+    words = [f"--{k}={v}" for k, v in given.items() if k not in ("demonstrations", "workdir")]
+    imitation_table.compare(
+        configs, tuned, f"python experiments/gail.py {' '.join(words)}", options
+    )
+    return 0
 
 
 def _start(config: dict[str, Any], options: dict[str, Any], env: Any) -> int:
     import expert
     from imitating import imitate
     from l2ljax.imitation import expert_pairs, first
-    from signals import Interrupted
 
     path = pathlib.Path(options["demonstrations"] or expert.default_path(env.name))
     if options["make_expert"]:
@@ -94,11 +148,7 @@ def _start(config: dict[str, Any], options: dict[str, Any], env: Any) -> int:
         return 0
     found = first(expert.read(path, env), config["trajectories"])
     workdir = pathlib.Path(options["workdir"] or default_workdir(config))
-    try:
-        summary = imitate(config, seeds_of(config), env, expert_pairs(env, found), workdir, options)
-    except Interrupted as stop:
-        print(f"{stop}; the same command resumes it", file=sys.stderr)
-        return stop.exit_code
+    summary = imitate(config, seeds_of(config), env, expert_pairs(env, found), workdir, options)
     shown = " ".join(f"{total:.1f}" for total in summary["returns"])
     print(f"{config['follower']} on {env.name}: mean returns of {options['episodes']} episodes")
     print(f"by seed {shown}; the expert's {found.returns.mean():.1f}. Written to {workdir}")
@@ -106,12 +156,13 @@ def _start(config: dict[str, Any], options: dict[str, Any], env: Any) -> int:
 
 
 def resolve(given: dict[str, Any]) -> dict[str, Any]:
-    """Every deciding flag, checked."""
-    from l2ljax.imitation import FOLLOWERS
-    from l2ljax.imitation.environments import TASKS
+    """Every deciding flag, checked: from the command line, else the task's recipe."""
+    from l2ljax.imitation import FOLLOWERS, TASKS
     from l2ljax.names import nearest
+    from recipes.imitation import TASK
 
-    config = defaults(DECIDES) | {k: v for k, v in given.items() if k in defaults(DECIDES)}
+    config = defaults(DECIDES) | TASK.get(given.get("environment", ""), {})
+    config |= {k: v for k, v in given.items() if k in config}
     if config["environment"] is None:
         raise UsageError(f"give --environment, one of {', '.join(TASKS)}")
     if config["environment"] not in TASKS:
@@ -128,8 +179,9 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("gamma", "lam", "clip"):
         if not 0 < fraction(config[name]) < 1:
             raise UsageError(f"--{name}={config[name]} must lie between 0 and 1")
-    if config["trajectories"] <= 0:
-        raise UsageError(f"--trajectories={config['trajectories']} must be positive")
+    if not config["trajectories"].isdigit() or config["trajectories"] == "0":
+        raise UsageError(f"--trajectories={config['trajectories']} must be a positive number")
+    config["trajectories"] = int(config["trajectories"])
     if config["copies"] * config["steps"] % config["minibatches"]:
         raise UsageError(
             f"--minibatches={config['minibatches']} does not divide the "

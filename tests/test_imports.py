@@ -8,7 +8,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ROOT / "experiments"
-HEAVY = ("matplotlib", "tensorflow", "tensorflow_datasets", "sklearn", "torch")
+HEAVY = ("matplotlib", "tensorflow", "tensorflow_datasets", "sklearn", "torch", "gymnax")
 
 
 def imported(code: str) -> set[str]:
@@ -26,7 +26,7 @@ def imported(code: str) -> set[str]:
 
 
 def test_the_scripts_import_nothing_heavy():
-    found = imported("import train, evaluate, compare, search, transfer, export")
+    found = imported("import train, evaluate, compare, search, transfer, export, gail")
     assert found >= {"numpy", "jax", "transfer", "export"}
     assert not found & {*HEAVY, "tensorboardX"}
 

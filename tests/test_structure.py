@@ -27,7 +27,7 @@ TIERS = (
         "schedules",
     ),
     ("solvers",),
-    ("attacks", "bilevel", "methods", "two_terms"),
+    ("attacks", "bilevel", "imitation", "methods", "two_terms"),
     ("__init__",),
     (
         "checkpoint",
@@ -54,7 +54,8 @@ WHERE = {
     "matplotlib": (),
     "tensorflow": (),
     "torch": (),
-    "flax": ("models",),
+    "flax": ("models", "imitation"),
+    "gymnax": ("imitation",),
     "jax.sharding": ("parallel",),
     "absl.flags": (),
     "argparse": (),
@@ -67,7 +68,7 @@ WHERE = {
 }
 """What only some modules may import: no clocks, files or heavy libraries elsewhere."""
 
-LAZY = ("tensorflow_datasets", "tensorboardX", "matplotlib", "requests", "sklearn")
+LAZY = ("tensorflow_datasets", "tensorboardX", "matplotlib", "requests", "sklearn", "gymnax")
 """Imported inside the function that needs them: a run without them never pays for them."""
 
 
@@ -169,9 +170,11 @@ def test_nothing_reads_the_environment_or_the_command_line():
 
 
 def test_only_the_ball_clips():
-    """optax's clip of a gradient's norm is no clip of pixels."""
+    """optax's clip of a gradient's norm is no clip of pixels, nor is that of an action."""
     clips = {"clip", "clamp", "clip_by_value"}
     for module, tree in MODULES.items():
+        if part(module) == "imitation":
+            continue
         names = [name for name in (*used_names(tree), *imports(tree)) if "." in name]
         words = {name.rpartition(".")[2] for name in names}
         assert module == "l2ljax.ball" or not words & clips, module

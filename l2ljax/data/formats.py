@@ -139,5 +139,5 @@ def read_digits(files: Files) -> Arrays:
     x = np.round(x.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     # RandomState's stream is frozen by NumPy; default_rng's is not.
     order = np.random.RandomState(DIGITS_SPLIT_SEED).permutation(len(x))
-    x, y = x[order], y[order].astype(np.int32)
+    x, y = x[order], np.asarray(y)[order].astype(np.int32)
     return Arrays(x[:-DIGITS_TEST], y[:-DIGITS_TEST], x[-DIGITS_TEST:], y[-DIGITS_TEST:])

@@ -1,0 +1,215 @@
+"""experiments/gail.py: a short run that must learn, resume, controls, and what it refuses."""
+
+import json
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnax")
+
+import jax
+
+import expert
+import gail
+import imitating
+import imitation_table
+from l2ljax.imitation import collect, make_environment, play
+from l2ljax.record import Record, read
+from workdir import write_json
+
+SMALL = ["--seeds=0,1", "--copies=4", "--steps=32", "--episodes=2", "--checkpoint_every=2"]
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory):
+    """Three trajectories of a controller that holds the pole for 500 steps."""
+    env = make_environment("CartPole-v1")
+    push = jnp.array([0.1, 0.5, 1.0, 1.0])
+    episodes = play(jax.random.key(0), env, lambda rng, s: (s @ push > 0).astype(jnp.int32), 3)
+    found = collect(env, episodes)
+    assert (found.returns == 500).all()
+    path = tmp_path_factory.mktemp("expert") / "cart.npz"
+    expert.write(path, found, {"expert": "a controller"})
+    return path
+
+
+def run(demonstrations, workdir, *flags):
+    given = [f"--demonstrations={demonstrations}", f"--workdir={workdir}"]
+    return gail.main(["--environment=CartPole-v1", *given, *SMALL, *flags])
+
+
+def test_what_is_written_is_read_back(demonstrations):
+    found = expert.read(demonstrations, make_environment("CartPole-v1"))
+    assert found.environment == "CartPole-v1" and found.s.shape == (1500, 4)
+    assert found.lengths.tolist() == [500] * 3 and not found.terminated.any()
+
+
+def test_a_short_run_learns(demonstrations, tmp_path, capsys):
+    flags = ["--follower=l2l_gail", "--iterations=25", "--copies=16", "--steps=128"]
+    assert run(demonstrations, tmp_path / "run", *flags, "--episodes=10") == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    curve = [np.mean([line["return/0"], line["return/1"]]) for line in read_curve(tmp_path)]
+    assert np.mean(summary["returns"]) > 150 > 4 * curve[0]
+    assert "the expert's 500.0" in capsys.readouterr().out
+
+
+def read_curve(tmp_path, name="run"):
+    return read(tmp_path / name / "metrics.jsonl")
+
+
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
+    demonstrations, tmp_path, monkeypatch, capsys
+):
+    flags = ["--iterations=5", "--follower=gail"]
+    assert run(demonstrations, tmp_path / "whole", *flags) == 0
+
+    class Stopping(imitating.Progress):
+        def update(self, step, **values):
+            super().update(step, **values)
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imitating, "Progress", Stopping)
+        assert run(demonstrations, tmp_path / "cut", *flags) == 128 + signal.SIGTERM
+    assert "turn 3 of 5; the same command resumes it" in capsys.readouterr().err
+    assert run(demonstrations, tmp_path / "cut", *flags) == 0
+    lines = [
+        [{k: v for k, v in line.items() if k != "time"} for line in read_curve(tmp_path, name)]
+        for name in ("whole", "cut")
+    ]
+    assert [str(line) for line in lines[0]] == [str(line) for line in lines[1]]
+    assert len(lines[0]) == 5
+    assert run(demonstrations, tmp_path / "cut", *flags) == 0  # finished: evaluated again
+    assert run(demonstrations, tmp_path / "cut", "--iterations=6") == 2
+    assert "a run with other flags" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("follower", ["cloning", "constant_reward", "l2l_gail_opt", "gail_gp"])
+def test_every_kind_of_follower_runs(follower, demonstrations, tmp_path, monkeypatch):
+    monkeypatch.setitem(imitating.CLONING, "steps", 300)
+    assert run(demonstrations, tmp_path / "run", f"--follower={follower}", "--iterations=2") == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(summary["returns"]) == 2 and np.isfinite(summary["returns"]).all()
+    if follower == "cloning":
+        assert np.mean(summary["returns"]) > 100
+
+
+def test_a_small_expert_is_made(tmp_path, monkeypatch, capsys):
+    from l2ljax.imitation import PPO
+
+    monkeypatch.setitem(expert.RECIPES, "CartPole-v1", (2, PPO(epochs=1)))
+    path = tmp_path / "folder" / "cart.npz"
+    flags = ["--make_expert", "--environment=CartPole-v1", f"--demonstrations={path}"]
+    assert gail.main(flags) == 0
+    with np.load(path) as content:
+        assert "PPO, 4096 steps" in str(content["made"])
+        assert len(content["returns"]) == expert.TRAJECTORIES
+    assert "10 trajectories of CartPole-v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "give --environment"),
+        (["--environment=CartPole"], "did you mean 'CartPole-v1'"),
+        (["--environment=CartPole-v1", "--follower=l2l_gial"], "did you mean 'l2l_gail'"),
+        (["--environment=CartPole-v1", "--trajectories=0"], "--trajectories=0 must be a positive"),
+        (["--environment=CartPole-v1", "--minibatches=3"], "does not divide the 2048 steps"),
+        (["--environment=CartPole-v1", "--gamma=1.5"], "--gamma=1.5 must lie between 0 and 1"),
+        (["--environment=CartPole-v1", "--seeds=a"], "--seeds=a is no list of whole numbers"),
+        (["--environment=CartPole-v1", "--demonstrations=none.npz"], "--make_expert"),
+        (["--compare", "--environment=CartPole-v1,Pendulum"], "did you mean 'Pendulum-v1'"),
+        (["--compare", "--trials=-1"], "--trials=-1 must not be negative"),
+        (["--environment=CartPole-v1", "--reward=airy"], "did you mean 'airl'"),
+    ],
+)
+def test_bad_flags_are_one_line(flags, message, capsys):
+    assert gail.main(flags) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_demonstrations_that_cannot_be_used_are_one_line(demonstrations, tmp_path, capsys):
+    def refused(path, *flags):
+        assert run(path, tmp_path / "run", *flags) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and not (tmp_path / "run").exists()
+        return said
+
+    assert "4 trajectories asked for, 1 to 3 are there" in refused(
+        demonstrations, "--trajectories=4"
+    )
+    with np.load(demonstrations) as content:
+        good = dict(content)
+    changes = {
+        "of Pendulum-v1, not of CartPole-v1": {"environment": "Pendulum-v1"},
+        "no whole trajectories": {"s": good["s"][:-1]},
+        "not finite": {"returns": good["returns"] * np.nan},
+        "holds no whole trajectories of CartPole-v1: s, a are ((0, 4)": {
+            "s": good["s"][:0],
+            "a": good["a"][:0],
+            "lengths": good["lengths"] * 0,
+        },
+    }
+    for message, change in changes.items():
+        np.savez(tmp_path / "bad.npz", **(good | change))
+        assert message in refused(tmp_path / "bad.npz")
+    np.savez(tmp_path / "bad.npz", s=good["s"])
+    assert "it lacks environment, a, lengths" in refused(tmp_path / "bad.npz")
+    for content in (b"", b"no archive", demonstrations.read_bytes()[:-200]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        assert "damaged, or no npz file" in refused(tmp_path / "bad.npz")
+
+
+def test_without_gymnax_one_line_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "gymnax", None)
+    assert gail.main(["--environment=CartPole-v1"]) == 2
+    assert "pip install 'l2ljax[rl]'" in capsys.readouterr().err
+
+
+def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, capsys, monkeypatch):
+    made = []
+
+    def imitate(config, seeds, env, pairs, workdir, options):
+        """A run that gets the better the larger its rate, and writes what a run writes."""
+        made.append(workdir.name)
+        with Record(workdir, tensorboard=False) as record:
+            for turn in (1, 2):
+                total = 100 * turn + 1e4 * config["phi_lr"]
+                record.write(turn, {f"return/{seed}": total + seed for seed in seeds})
+        returns = {"returns": [200.0 + seed for seed in seeds]}
+        write_json(workdir / "summary.json", returns)
+
+    monkeypatch.setattr(imitation_table, "imitate", imitate)
+    flags = ["--compare", "--environment=CartPole-v1", "--follower=gail,l2l_gail,constant_reward"]
+    flags += ["--trajectories=1,2", "--iterations=2", "--trials=4", "--tune_trajectories=1"]
+    flags += [f"--demonstrations={demonstrations}", f"--workdir={tmp_path / 'runs'}", *SMALL]
+    flags += [f"--out={tmp_path / 'table'}", "--draws=50"]
+    assert gail.main(flags) == 0
+    report = json.loads((tmp_path / "table.json").read_text())
+    assert [(r["config"]["follower"], r["config"]["trajectories"]) for r in report["rows"]] == [
+        (name, n) for n in (1, 2) for name in ("gail", "l2l_gail", "constant_reward")
+    ]
+    tuned = report["tuning"]["CartPole-v1"]
+    assert set(tuned) == {"gail", "l2l_gail"}
+    trials = [[trial["flags"] for trial in tuned[name]["trials"]] for name in tuned]
+    assert trials[0] == trials[1] and trials[0][0] == {} and len(trials[0]) == 4
+    largest = max(trial.get("phi_lr", 1e-3) for trial in trials[0])
+    for row in report["rows"]:
+        low, high = row["final"][1:]
+        assert low <= row["final"][0] <= high
+        assert ("against_gail" in row) == (row["config"]["follower"] != "gail")
+        if row["config"]["follower"] in tuned:
+            assert row["config"]["phi_lr"] == largest
+    page = (tmp_path / "table.md").read_text()
+    assert "best of 4 trials" in page and "not the paper's experiment" in page
+    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert len(made) == 2 * 4 + 6
+    assert gail.main(flags) == 0 and len(made) == 2 * 4 + 6  # nothing is run again
+    capsys.readouterr()
+    assert gail.main([*flags, "--copies=8"]) == 2
+    assert "holds a run with other flags (--copies: 4 -> 8)" in capsys.readouterr().err

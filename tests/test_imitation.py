@@ -1,0 +1,342 @@
+"""The game of imitation: both players' gradients, what each is paid, what passes to whom."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnax")
+
+from jax.flatten_util import ravel_pytree
+
+from l2ljax.imitation import (
+    FOLLOWERS,
+    PPO,
+    REWARDS,
+    TASKS,
+    Settings,
+    clone,
+    expert_pairs,
+    first,
+    init_state,
+    make_environment,
+    make_iteration,
+    make_policy,
+    play,
+)
+from l2ljax.imitation.demonstrations import Demonstrations, draw, nobody
+from l2ljax.imitation.environments import Environment, Step, Task
+from l2ljax.imitation.followers import Pairs
+from l2ljax.imitation.followers.follower import objective
+from l2ljax.imitation.ppo import Batch, advantages, make_loss
+from l2ljax.imitation.rollouts import Rollout
+from l2ljax.imitation.training import Moments, normalise, own_pairs, value
+
+KEY = jax.random.key(0)
+LEARNED = [name for name in FOLLOWERS if name not in ("constant_reward", "environment")]
+TINY = PPO(epochs=1, minibatches=1)
+
+
+def two_states(horizon=4):
+    """Two states, two actions; the action is the next state, and being in state 1 pays."""
+
+    def reset(rng):
+        return jnp.array([1.0, 0.0]), jnp.zeros((), jnp.int32)
+
+    def step(rng, state, a):
+        time = state + 1
+        s = jax.nn.one_hot(a, 2)
+        over = time >= horizon
+        s_next, time = jnp.where(over, jnp.array([1.0, 0.0]), s), jnp.where(over, 0, time)
+        return Step(s_next, time, a.astype(jnp.float32), jnp.asarray(False), over, s)
+
+    return Environment("two", 2, 2, (), horizon, Task((1.0, 1.0), 4.0, 2.0), reset, step)
+
+
+def pairs(rows, a, absorbing=None, weight=None):
+    n = len(a)
+    absorbing = jnp.zeros(n) if absorbing is None else jnp.asarray(absorbing, jnp.float32)
+    weight = jnp.ones(n) if weight is None else jnp.asarray(weight, jnp.float32)
+    return Pairs(jax.nn.one_hot(jnp.asarray(rows), 2), jnp.asarray(a), absorbing, weight, weight)
+
+
+EXPERT = pairs([0, 1, 1, 1], [1, 1, 1, 1])
+MIXED = pairs([0, 1, 0, 1], [1, 0, 0, 1])
+
+
+def leader_of(env, theta=None):
+    policy = make_policy(env)
+    theta = policy.init(KEY) if theta is None else theta
+    return lambda s, a: policy.log_prob(theta, s, a)
+
+
+def finite_difference(f, x, i, h=1e-3):
+    step = jnp.zeros_like(x).at[i].set(h)
+    return (f(x + step) - f(x - step)) / (2 * h)
+
+
+@pytest.mark.parametrize("name", ["gail", "l2l_gail", "airl_like"])
+def test_the_follower_climbs_its_objective_and_its_gradient_is_the_finite_difference(name):
+    env = two_states()
+    with jax.enable_x64(True):
+        follower = FOLLOWERS[name](env, Settings(lr=1e-2, steps=1))
+        phi, opt = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), follower.init(KEY))
+        leader = leader_of(env)
+        L_D = objective(lambda phi, leader, p: -follower.reward(phi, leader, p))
+        flat, unravel = ravel_pytree(phi)
+
+        gained = jax.jit(lambda flat: L_D(unravel(flat), leader, MIXED, EXPERT)[0])
+        update = jax.jit(lambda phi: follower.update(KEY, phi, opt, leader, MIXED, EXPERT))
+        before = gained(flat)
+        for _ in range(100):
+            phi, _, told = update(phi)
+        after, _ = ravel_pytree(phi)
+        assert gained(after) > before + 0.05
+        assert told["phi/objective"] > before
+        # Adam's first step is the sign of the gradient: opposite to it phi must not move.
+        once, _ = ravel_pytree(update(unravel(flat))[0])
+        for i in np.linspace(0, len(flat) - 1, 40).astype(int):
+            slope = finite_difference(gained, flat, i)
+            if abs(slope) > 1e-5:
+                assert np.sign(once[i] - flat[i]) == np.sign(slope)
+
+
+def test_the_best_discriminator_knows_how_often_each_side_shows_a_pair():
+    """On four pairs D's optimum is p / (p + q) (Ho & Ermon 2016): the known answer."""
+    env = two_states()
+    follower = FOLLOWERS["gail"](env, Settings(lr=1e-2, steps=2000))
+    policy = pairs([0, 0, 0, 1], [1, 0, 0, 1])
+    expert = pairs([0, 0, 0, 1], [1, 1, 0, 1])
+    phi, _, _ = follower.update(KEY, *follower.init(KEY), leader_of(env), policy, expert)
+    asked = pairs([0, 0, 1], [1, 0, 1])
+    D = jax.nn.sigmoid(-follower.reward(phi, leader_of(env), asked))
+    np.testing.assert_allclose(D, [1 / 3, 2 / 3, 1 / 2], atol=0.02)
+
+
+def test_the_leaders_gradient_is_the_policy_gradient_by_finite_differences():
+    """At ratio 1 PPO's gradient is that of mean A log pi; here against central differences."""
+    env = two_states()
+    with jax.enable_x64(True):
+        policy = make_policy(env)
+        theta = {"policy": policy.init(KEY), "value": {}}
+        theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), theta)
+        s, a = MIXED.s.astype(float), MIXED.a
+        A = jnp.array([1.0, -1.0, 2.0, -2.0])
+        log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(theta["policy"], s, a)
+        batch = Batch(s, a, log_prob, A, jnp.zeros(4))
+        loss = make_loss(TINY, policy, lambda theta, s: jnp.zeros(len(s)))
+        grads, _ = ravel_pytree(jax.grad(lambda t: loss(t, batch)[0])(theta))
+        flat, unravel = ravel_pytree(theta)
+        scaled = A / (A.std() + 1e-8)
+
+        @jax.jit
+        def expected(flat):
+            theta = unravel(flat)["policy"]
+            return -jnp.mean(scaled * jax.vmap(policy.log_prob, (None, 0, 0))(theta, s, a))
+
+        for i in np.linspace(0, len(flat) - 1, 60).astype(int):
+            np.testing.assert_allclose(grads[i], finite_difference(expected, flat, i), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*LEARNED, "constant_reward"])
+def test_the_reward_is_constant_for_the_leader(name):
+    env = two_states()
+    policy = make_policy(env)
+    follower = FOLLOWERS[name](env, Settings(state_gradient=True))
+    phi, _ = follower.init(KEY)
+
+    def paid(theta):
+        return follower.reward(phi, leader_of(env, theta), MIXED).sum()
+
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(jax.grad(paid)(policy.init(KEY))))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_follower_tells_the_sides_apart_and_pays_for_the_experts(name):
+    env = two_states()
+    settings = Settings(lr=1e-2, steps=20, rule_lr=1e-2, penalty=0.1)
+    follower = FOLLOWERS[name](env, settings)
+    phi, opt = follower.init(KEY)
+    policy = pairs([0] * 8, [0] * 8)
+    expert = pairs([0] * 8, [1] * 8)
+    update = jax.jit(
+        lambda phi, opt: follower.update(KEY, phi, opt, leader_of(env), policy, expert)
+    )
+    for _ in range(20):
+        phi, opt, told = update(phi, opt)
+    ours, theirs = (follower.reward(phi, leader_of(env), p).mean() for p in (policy, expert))
+    assert theirs > ours + 0.5
+    assert told["phi/accuracy"] == 1
+
+
+def test_what_does_not_count_changes_nothing():
+    env = two_states()
+    follower = FOLLOWERS["gail"](env, Settings())
+    phi, opt = follower.init(KEY)
+    more = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), MIXED, EXPERT)
+    more = more._replace(weight=jnp.array([1.0] * 4 + [0.0] * 4))
+    one, two = (follower.update(KEY, phi, opt, None, p, EXPERT)[0] for p in (MIXED, more))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_l2l_gail_sees_the_leader_and_gail_does_not():
+    env = two_states()
+    for name, sees in (("gail", False), ("l2l_gail", True), ("airl_like", True)):
+        follower = FOLLOWERS[name](env, Settings())
+        phi, _ = follower.init(KEY)
+        sure = jax.tree.map(lambda leaf: leaf + 0.5, make_policy(env).init(KEY))
+        a, b = (follower.reward(phi, leader_of(env, t), MIXED) for t in (None, sure))
+        assert bool(jnp.any(jnp.abs(a - b) > 1e-6)) == sees
+
+
+def test_airl_like_is_paid_f_minus_log_pi():
+    env = two_states()
+    plain, airl = (FOLLOWERS[name](env, Settings()) for name in ("gail", "airl_like"))
+    phi, _ = plain.init(KEY)
+    log_pi = jax.vmap(leader_of(env))(MIXED.s, MIXED.a)
+    difference = plain.reward(phi, None, MIXED) - airl.reward(phi, leader_of(env), MIXED)
+    np.testing.assert_allclose(difference, log_pi, atol=1e-6)
+
+
+def test_rewards_are_those_of_d():
+    h = jnp.linspace(-4, 4, 9)
+    D = jax.nn.sigmoid(h)
+    np.testing.assert_allclose(REWARDS["airl"](h), jnp.log(1 - D) - jnp.log(D), atol=1e-4)
+    np.testing.assert_allclose(REWARDS["gail"](h), -jnp.log(D), atol=1e-5)
+    np.testing.assert_allclose(REWARDS["negative"](h), jnp.log(1 - D), atol=1e-5)
+    constant = FOLLOWERS["constant_reward"](two_states(), Settings())
+    ended = MIXED._replace(absorbing=jnp.array([0.0, 1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(
+        constant.reward({}, None, ended), math.log(2) * jnp.array([1, 0, 1, 1])
+    )
+
+
+def test_advantages_are_the_sums_by_hand():
+    ppo = PPO(gamma=0.5, lam=0.5)
+    rewards, values = jnp.array([[1.0], [2.0], [4.0]]), jnp.array([[1.0], [1.0], [1.0]])
+    following = jnp.array([[1.0], [8.0], [1.0]])
+    terminated, done = jnp.array([[0.0], [0.0], [1.0]]), jnp.array([[False], [True], [True]])
+    # 4 - 1 at a termination; 2 + 0.5 * 8 - 1 where time is up; 1 + 0.5 - 1 and a quarter of that.
+    expected = [[0.5 + 0.25 * 5.0], [5.0], [3.0]]
+    found = advantages(ppo, rewards, values, following, terminated, done)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_an_absorbing_pair_counts_where_an_episode_terminated():
+    env = two_states()
+    ones = jnp.ones((3, 2))
+    terminated = jnp.array([[False, False], [True, False], [False, False]])
+    seen = Rollout(
+        jnp.ones((3, 2, 2)),
+        jnp.ones((3, 2), jnp.int32),
+        ones,
+        ones,
+        terminated,
+        terminated.at[2, 1].set(True),
+        jnp.ones((3, 2, 2)),
+        ones,
+    )
+    acted, ended = own_pairs(env, seen)
+    np.testing.assert_array_equal(ended.weight, terminated.reshape(-1))
+    assert not ended.s.any() and ended.absorbing.all() and not acted.absorbing.any()
+    d = Demonstrations("two", np.ones((5, 2)), np.ones(5, int), [2, 3], np.array([True, False]), [])
+    shown = expert_pairs(env, d)
+    assert len(shown.s) == 6 and shown.absorbing.sum() == 1
+
+
+def test_rewards_are_divided_by_the_spread_of_their_discounted_sums():
+    zero = jnp.zeros(())
+    moments = Moments(zero, zero, zero, jnp.zeros(4))
+    rewards = jax.random.normal(KEY, (50, 4))
+    done = jnp.arange(50)[:, None] % 10 == jnp.arange(4)
+    kept, seen = [], np.zeros(4)
+    for r, d in zip(np.asarray(rewards), np.asarray(done), strict=True):
+        seen = 0.9 * seen + r
+        kept.append(seen.copy())
+        seen[d] = 0
+    halves = rewards[:20], rewards[20:]
+    moments, _ = normalise(moments, halves[0], done[:20], 0.9)
+    moments, scaled = normalise(moments, halves[1], done[20:], 0.9)
+    np.testing.assert_allclose(moments.mean, np.mean(kept), atol=1e-5)
+    np.testing.assert_allclose(moments.spread, np.var(kept), rtol=1e-4)
+    np.testing.assert_allclose(scaled, halves[1] / np.std(kept), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_policys_likelihood_is_that_of_what_it_samples(name):
+    env = make_environment(name)
+    policy = make_policy(env)
+    theta = jax.tree.map(lambda leaf: leaf + 0.1, policy.init(KEY))
+    s, state = env.reset(KEY)
+    a = jax.vmap(lambda rng: policy.sample(rng, theta, s))(jax.random.split(KEY, 20_000))
+    log_prob = jax.vmap(lambda a: policy.log_prob(theta, s, a))(a)
+    assert -log_prob.mean() == pytest.approx(float(policy.entropy(theta, s)), abs=0.03)
+    if env.actions:
+        every = jax.vmap(lambda a: policy.log_prob(theta, s, a))(jnp.arange(env.actions))
+        assert jnp.exp(every).sum() == pytest.approx(1, abs=1e-5)
+    after = env.step(KEY, state, a[0])
+    assert after.s.shape == (env.d,) and after.reward.shape == ()
+    assert env.encode(a[0]).shape == (env.width,)
+    assert jax.tree.map(jnp.shape, after.state) == jax.tree.map(jnp.shape, state)
+
+
+def test_episodes_end_where_the_task_ends_them():
+    env = two_states(horizon=4)
+    found = play(KEY, env, lambda rng, s: jnp.asarray(1), 3)
+    np.testing.assert_array_equal(found.alive, np.ones((3, 4), bool))
+    np.testing.assert_array_equal(found.total, [4, 4, 4])
+    cart = make_environment("CartPole-v1")
+    fell = play(KEY, cart, lambda rng, s: jnp.asarray(1), 5)
+    assert fell.terminated.all() and (fell.alive.sum(1) == fell.total).all()
+    assert 5 < fell.total.mean() < 20
+
+
+def test_imitation_learns_on_two_states_and_seeds_together_are_seeds_alone():
+    env = two_states()
+    policy = make_policy(env)
+    follower = FOLLOWERS["gail"](env, Settings(lr=1e-2, steps=5))
+    ppo = PPO(lr=1e-2)
+    made = make_iteration(env, policy, follower, ppo, copies=4, steps=16, absorbing=True)
+    start = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, 4))
+    both, alone = start(jnp.array([3, 4])), start(jnp.array([4, 4]))
+    turn = jax.jit(jax.vmap(made, (0, None)))
+    for i in range(60):
+        both, told = turn(both, EXPERT)
+        if i < 5:
+            alone, _ = turn(alone, EXPERT)
+            for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
+                np.testing.assert_allclose(a[1], b[0], atol=1e-5)
+    assert (told["return"] > 3.6).all()
+    assert int(both.step[0]) == 60
+
+
+def test_cloning_finds_the_experts_actions():
+    env = two_states()
+    policy = make_policy(env)
+    ended = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), EXPERT, pairs([0], [0], [1.0]))
+    theta, losses = clone(KEY, policy, ended, steps=300, batch=8, lr=1e-2)
+    assert losses[-1] < 0.05 < losses[0]
+    assert play(KEY, env, lambda rng, s: policy.mode(theta, s), 1).total[0] == 4
+
+
+def test_the_first_trajectories_and_no_more():
+    found = Demonstrations(
+        "two", np.arange(10).reshape(5, 2), np.arange(5), np.array([2, 3]), np.ones(2), np.ones(2)
+    )
+    assert len(first(found, 1).s) == 2 and len(first(found, 2).s) == 5
+    for n in (0, 3):
+        with pytest.raises(ValueError, match="1 to 2 are there"):
+            first(found, n)
+    assert nobody(two_states()).weight.sum() == 0
+    assert draw(KEY, EXPERT, 7).s.shape == (7, 2)
+    assert value(make_value(), jnp.zeros((3, 2))).shape == (3,)
+
+
+def make_value():
+    env = two_states()
+    policy = make_policy(env)
+    follower = FOLLOWERS["gail"](env, Settings())
+    return init_state(0, env, policy, follower, TINY, 2).theta["value"]
