@@ -7,7 +7,7 @@ ended last.
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from l2ljax.imitation import (
     make_policy,
     play,
 )
-from l2ljax.imitation.followers import Pairs
+from l2ljax.imitation.followers import Follower, Pairs
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import Tree
@@ -93,25 +93,7 @@ def trained(
     if config["follower"] == "cloning":
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         return jax.jit(jax.vmap(lambda rng: clone(rng, policy, expert, **CLONING)[0]))(keys)
-    follower = FOLLOWERS[config["follower"]](env, settings(config))
-    ppo = PPO(
-        config["gamma"],
-        config["lam"],
-        config["clip"],
-        config["epochs"],
-        config["minibatches"],
-        config["theta_lr"],
-        config["entropy"],
-    )
-    iterate = make_iteration(
-        env,
-        policy,
-        follower,
-        ppo,
-        copies=config["copies"],
-        steps=config["steps"],
-        absorbing=config["absorbing"],
-    )
+    policy, follower, ppo, iterate = game(config, env)
     begin = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, config["copies"]))
     turn = jax.jit(jax.vmap(iterate, (0, None)), donate_argnums=0)
     total = config["iterations"]
@@ -142,6 +124,31 @@ def trained(
                     checkpoints.wait()
                     raise Interrupted(stop.signal, f"turn {step} of {total}")
     return state.theta["policy"]
+
+
+def game(config: dict[str, Any], env: Environment) -> tuple[Policy, Follower, PPO, Callable]:
+    """The policy, the follower, the leader's settings and one turn of a configuration."""
+    policy = make_policy(env)
+    follower = FOLLOWERS[config["follower"]](env, settings(config))
+    ppo = PPO(
+        config["gamma"],
+        config["lam"],
+        config["clip"],
+        config["epochs"],
+        config["minibatches"],
+        config["theta_lr"],
+        config["entropy"],
+    )
+    iterate = make_iteration(
+        env,
+        policy,
+        follower,
+        ppo,
+        copies=config["copies"],
+        steps=config["steps"],
+        absorbing=config["absorbing"],
+    )
+    return policy, follower, ppo, iterate
 
 
 def settings(config: dict[str, Any]) -> Settings:
