@@ -12,7 +12,8 @@ own design: docs/imitation.md.
     python experiments/gail.py --compare --environment=CartPole-v1,Pendulum-v1 --trajectories=1,10
 
 compares: lists of environments, followers and trajectories make cells, each a run that resumes;
---trials=8 first tunes every learned follower with the same draws. Writes OUT.md, OUT.json, OUT.png.
+--trials=8 first tunes every learned follower with the same draws. Writes OUT.md, OUT.json and two
+pictures.
 """
 
 import importlib.util

@@ -5,6 +5,7 @@ written per turn is one value a seed, `return/3` being seed 3's mean return of t
 ended last.
 """
 
+import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -51,11 +52,13 @@ def imitate(
 ) -> dict[str, Any]:
     """Train every seed, evaluate, write; a finished run is read."""
     open_workdir(workdir, config, "all", configuration.read_json)
-    policy = make_policy(env)
+    policy, path = make_policy(env), workdir / "summary.json"
     with lock(workdir):
-        began = time.perf_counter()
-        theta = trained(config, seeds, env, policy, expert, workdir, options)
-        seconds = time.perf_counter() - began
+        if path.exists():
+            summary = json.loads(path.read_text())
+            if summary["episodes"] == options["episodes"]:
+                return summary
+        theta, seconds = trained(config, seeds, env, policy, expert, workdir, options)
         returns = evaluate(env, policy, theta, seeds, options["episodes"])
         summary = {
             "returns": [float(total) for total in returns.mean(1)],
@@ -64,7 +67,7 @@ def imitate(
             "seconds": seconds,
             "made_with": describe(),
         }
-        write_json(workdir / "summary.json", summary)
+        write_json(path, summary)
     return summary
 
 
@@ -88,11 +91,13 @@ def trained(
     expert: Pairs,
     workdir: pathlib.Path,
     options: dict[str, Any],
-) -> Tree:
-    """The policies' parameters, [seeds, ...]."""
+) -> tuple[Tree, float]:
+    """The policies' parameters, [seeds, ...], and the seconds that they took."""
+    began = time.perf_counter()
     if config["follower"] == "cloning":
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-        return jax.jit(jax.vmap(lambda rng: clone(rng, policy, expert, **CLONING)[0]))(keys)
+        theta = jax.jit(jax.vmap(lambda rng: clone(rng, policy, expert, **CLONING)[0]))(keys)
+        return jax.block_until_ready(theta), time.perf_counter() - began
     policy, follower, ppo, iterate = game(config, env)
     begin = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, config["copies"]))
     turn = jax.jit(jax.vmap(iterate, (0, None)), donate_argnums=0)
@@ -100,8 +105,9 @@ def trained(
     with Checkpoints(workdir) as checkpoints, Stop() as stop:
         found = checkpoints.restore(jax.eval_shape(begin, jnp.asarray(seeds)))
         state, step = (begin(jnp.asarray(seeds)), 0) if found is None else (found[0], found[2])
+        before = 0.0 if found is None else found[1]["seconds"]
         if step >= total:
-            return state.theta["policy"]
+            return state.theta["policy"], before
         with (
             Record(workdir, tensorboard=False, resume_step=step) as record,
             Progress(total, label=workdir.name, done=step) as bar,
@@ -119,11 +125,12 @@ def trained(
                 record.write(step, by_seed)
                 bar.update(step, **shown(told))
                 if step % options["checkpoint_every"] == 0 or step == total or stop.signal:
-                    checkpoints.save(step, state, {})
+                    seconds = before + time.perf_counter() - began
+                    checkpoints.save(step, state, {"seconds": seconds})
                 if stop.signal and step < total:
                     checkpoints.wait()
                     raise Interrupted(stop.signal, f"turn {step} of {total}")
-    return state.theta["policy"]
+    return state.theta["policy"], before + time.perf_counter() - began
 
 
 def game(config: dict[str, Any], env: Environment) -> tuple[Policy, Follower, PPO, Callable]:

@@ -6,14 +6,12 @@ draws settings from one space by a fixed seed, the same number for every followe
 largest area under the curve on seeds that no cell uses.
 """
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-import config as configuration
 import expert
 import stability
 from imitating import imitate
@@ -22,7 +20,7 @@ from l2ljax.record import read
 from options import UsageError
 from report import align, markdown
 from runtime import describe
-from workdir import open_workdir, write_json
+from workdir import write_json
 
 TUNED_ON = "1000,1001,1002"
 """Seeds of the tuning, of which no cell has one."""
@@ -47,16 +45,21 @@ def run(config: dict[str, Any], workdir: pathlib.Path, options: dict[str, Any]) 
     env = make_environment(config["environment"])
     path = pathlib.Path(options["demonstrations"] or expert.default_path(env.name))
     found = first(expert.read(path, env), config["trajectories"])
-    seeds, summary = seeds_of(config), workdir / "summary.json"
-    open_workdir(workdir, config, "all", configuration.read_json)  # refused if it is another run
-    if not summary.exists():
-        imitate(config, seeds, env, expert_pairs(env, found), workdir, options)
-    final = np.array(json.loads(summary.read_text())["returns"])
-    curves = final[:, None]  # cloning has no turns
+    seeds = seeds_of(config)
+    summary = imitate(config, seeds, env, expert_pairs(env, found), workdir, options)
+    final = np.array(summary["returns"])
+    curves, accuracy = final[:, None], None  # cloning has no turns
     if (lines := workdir / "metrics.jsonl").exists():
         turns = read(lines)
-        curves = np.array([[turn[f"return/{seed}"] for turn in turns] for seed in seeds])
-    return stability.Cell(curves, final, env.task.floor, float(found.returns.mean()))
+        by_seed = {
+            name: np.array(
+                [[turn.get(f"{name}/{seed}", np.nan) for turn in turns] for seed in seeds]
+            )
+            for name in ("return", "phi/accuracy")
+        }
+        curves = by_seed["return"]
+        accuracy = None if np.isnan(by_seed["phi/accuracy"]).all() else by_seed["phi/accuracy"]
+    return stability.Cell(curves, final, env.task.floor, float(found.returns.mean()), accuracy)
 
 
 def tune(configs: Sequence[dict[str, Any]], trials: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -111,10 +114,12 @@ def compare(
     print(align(table(rows)))
     print(f"written to {out}.md and {out}.json")
     if options["plots"]:
-        from figures.imitation import draw_curves
+        from figures.imitation import draw_accuracies, draw_curves
 
         turn = configs[0]["copies"] * configs[0]["steps"]
-        print(f"drawn to {draw_curves(out.with_suffix('.png'), cells, turn)}")
+        draw_curves(out.with_suffix(".png"), cells, turn)
+        draw_accuracies(out.with_name(f"{out.name}_accuracy.png"), cells, turn)
+        print(f"drawn to {out}.png and {out}_accuracy.png")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -15,12 +15,16 @@ REACHED, COLLAPSED = 0.9, 0.5
 
 
 class Cell(NamedTuple):
-    """One follower on one task: curves [seeds, turns] and final returns [seeds], as measured."""
+    """One follower on one task: curves [seeds, turns] and final returns [seeds], as measured.
+
+    accuracy [seeds, turns] is D's, where there is one.
+    """
 
     curves: np.ndarray
     final: np.ndarray
     floor: float
     expert: float
+    accuracy: np.ndarray | None = None
 
 
 def scaled(returns: np.ndarray, cell: Cell) -> np.ndarray:

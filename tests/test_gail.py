@@ -16,9 +16,10 @@ import expert
 import gail
 import imitating
 import imitation_table
+from config import read_json
 from l2ljax.imitation import collect, make_environment, play
 from l2ljax.record import Record, read
-from workdir import write_json
+from workdir import open_workdir
 
 SMALL = ["--seeds=0,1", "--copies=4", "--steps=32", "--episodes=2", "--checkpoint_every=2"]
 
@@ -83,7 +84,12 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     ]
     assert [str(line) for line in lines[0]] == [str(line) for line in lines[1]]
     assert len(lines[0]) == 5
-    assert run(demonstrations, tmp_path / "cut", *flags) == 0  # finished: evaluated again
+    summary = (tmp_path / "cut" / "summary.json").read_text()
+    capsys.readouterr()
+    assert run(demonstrations, tmp_path / "cut", *flags) == 0
+    assert "turn" not in capsys.readouterr().err  # finished: nothing is run again
+    assert (tmp_path / "cut" / "summary.json").read_text() == summary
+    assert json.loads(summary)["seconds"] > 0
     assert run(demonstrations, tmp_path / "cut", "--iterations=6") == 2
     assert "a run with other flags" in capsys.readouterr().err
 
@@ -177,12 +183,15 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
     def imitate(config, seeds, env, pairs, workdir, options):
         """A run that gets the better the larger its rate, and writes what a run writes."""
         made.append(workdir.name)
+        open_workdir(workdir, config, "all", read_json)
         with Record(workdir, tensorboard=False) as record:
             for turn in (1, 2):
                 total = 100 * turn + 1e4 * config["phi_lr"]
-                record.write(turn, {f"return/{seed}": total + seed for seed in seeds})
-        returns = {"returns": [200.0 + seed for seed in seeds]}
-        write_json(workdir / "summary.json", returns)
+                values = {f"return/{seed}": total + seed for seed in seeds}
+                if config["follower"] != "constant_reward":
+                    values |= {f"phi/accuracy/{seed}": 0.5 for seed in seeds}
+                record.write(turn, values)
+        return {"returns": [200.0 + seed for seed in seeds]}
 
     monkeypatch.setattr(imitation_table, "imitate", imitate)
     flags = ["--compare", "--environment=CartPole-v1", "--follower=gail,l2l_gail,constant_reward"]
@@ -207,9 +216,8 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
             assert row["config"]["phi_lr"] == largest
     page = (tmp_path / "table.md").read_text()
     assert "best of 4 trials" in page and "not the paper's experiment" in page
-    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("table.png", "table_accuracy.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert len(made) == 2 * 4 + 6
-    assert gail.main(flags) == 0 and len(made) == 2 * 4 + 6  # nothing is run again
-    capsys.readouterr()
     assert gail.main([*flags, "--copies=8"]) == 2
     assert "holds a run with other flags (--copies: 4 -> 8)" in capsys.readouterr().err
