@@ -38,7 +38,7 @@ DECIDES = [
     Flag("minibatches", int, "in each of these passes", 4),
     Flag("entropy", float, "weight of the policy's entropy", 0.0),
     Flag("clip", float, "PPO's bound on the ratio", 0.2),
-    Flag("gamma", float, "discount", 0.99),
+    Flag("gamma", float, "discount of rewards per step", 0.99),
     Flag("lam", float, "of the advantages", 0.95),
     Flag(
         "phi_lr", float, "the follower's rate (Adam); of l2l_gail_opt the rule's largest step", 1e-3

@@ -1,6 +1,8 @@
 """One compilation cache for the whole suite: in the checkout, and kept between runs.
 
-And little optimisation by LLVM: most of the suite's time is compilation of what runs once.
+And little optimisation by LLVM: most of the suite's time is compilation of what runs once. After
+each module its programs are freed: a process may map only so many pieces of memory (65,530), every
+compiled program takes some, and XLA crashes where there are no more.
 """
 
 import os
@@ -10,6 +12,7 @@ import pathlib
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
 import jax
+import pytest
 
 CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
 
@@ -18,3 +21,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed():
+    """Nothing compiled outlives its module."""
+    yield
+    jax.clear_caches()
