@@ -17,7 +17,6 @@ import stability
 from imitating import imitate
 from l2ljax.imitation import expert_pairs, first, make_environment
 from l2ljax.record import read
-from options import UsageError
 from report import align, markdown
 from runtime import describe
 from workdir import write_json
@@ -91,8 +90,6 @@ def compare(
     for config in configs:
         where, follower = config["environment"], config["follower"]
         flags = tuned.get(where, {}).get(follower, {}).get("flags", {})
-        if tuned and follower not in STILL and follower not in tuned.get(where, {}):
-            raise UsageError(f"--tuned has no trials of {follower} on {where}")
         name = f"{where}-{follower}-{config['trajectories']}"
         cell = run({**config, **flags}, pathlib.Path(options["workdir"]) / name, options)
         cells[where, config["trajectories"], follower] = cell

@@ -171,15 +171,12 @@ def test_a_follower_tells_the_sides_apart_and_pays_for_the_experts(name):
     assert told["phi/accuracy"] == 1
 
 
-def test_what_does_not_count_changes_nothing():
-    env = two_states()
-    follower = FOLLOWERS["gail"](env, Settings())
-    phi, opt = follower.init(KEY)
-    more = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), MIXED, EXPERT)
-    more = more._replace(weight=jnp.array([1.0] * 4 + [0.0] * 4))
-    one, two = (follower.update(KEY, phi, opt, None, p, EXPERT)[0] for p in (MIXED, more))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+def test_a_pair_is_drawn_as_often_as_it_weighs_and_never_without_weight():
+    weight = jnp.array([0.0, 1.0, 3.0, 0.0])
+    rows = MIXED._replace(reward=jnp.arange(4.0), weight=weight)
+    drawn = np.bincount(np.asarray(draw(KEY, rows, 40_000).reward, int), minlength=4)
+    np.testing.assert_allclose(drawn / 40_000, weight / 4, atol=0.01)
+    assert drawn[0] == drawn[3] == 0
 
 
 def test_l2l_gail_sees_the_leader_and_gail_does_not():

@@ -95,7 +95,7 @@ def make_iteration(
 
     def iterate(state: State, expert: Pairs) -> tuple[State, dict[str, Array]]:
         rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        play, follow, choose, learn = jax.random.split(rng, 4)
+        play, follow, learn, *choose = jax.random.split(rng, 5)
         theta = state.theta["policy"]
         places, seen = roll_out(play, env, policy, theta, state.places, steps)
 
@@ -104,10 +104,10 @@ def make_iteration(
 
         acted, ended = own_pairs(env, seen)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), acted, ended)
-        shown = draw(choose, expert, len(both.s))
-        phi, opt_phi, metrics = follower.update(
-            follow, state.phi, state.opt_phi, leader, both, shown
+        shown = (
+            draw(key, side, len(acted.s)) for key, side in zip(choose, (both, expert), strict=True)
         )
+        phi, opt_phi, metrics = follower.update(follow, state.phi, state.opt_phi, leader, *shown)
         rewards = follower.reward(phi, leader, acted).reshape(steps, copies)
         terminated = seen.terminated.astype(rewards.dtype)
         if absorbing:

@@ -25,7 +25,7 @@ class Pairs(NamedTuple):
     s: Array
     a: Array
     absorbing: Array
-    weight: Array  # 0 leaves a pair out
+    weight: Array  # how often a pair counts in a draw; 0: never
     reward: Array  # the task's own, for the control that sees it
 
 
@@ -63,11 +63,6 @@ Logit = Callable[[Tree, Leader, Pairs], Array]
 """h [B], D's logit."""
 
 
-def mean(values: Array, pairs: Pairs) -> Array:
-    """Over the pairs that count."""
-    return jnp.sum(values * pairs.weight) / jnp.maximum(pairs.weight.sum(), 1)
-
-
 def pair(env: Environment, pairs: Pairs) -> Array:
     """[s, a, absorbing] as a row of numbers."""
     return jnp.concatenate([pairs.s, env.encode(pairs.a), pairs.absorbing[:, None]], -1)
@@ -83,9 +78,9 @@ def objective(logit: Logit) -> Callable[..., tuple[Array, dict[str, Array]]]:
 
     def L_D(phi: Tree, leader: Leader, policy: Pairs, expert: Pairs):
         h, h_expert = logit(phi, leader, policy), logit(phi, leader, expert)
-        value = mean(jax.nn.log_sigmoid(h), policy) + mean(jax.nn.log_sigmoid(-h_expert), expert)
-        right = mean(h > 0, policy), mean(h_expert < 0, expert)
-        return value, {"phi/objective": value, "phi/accuracy": (right[0] + right[1]) / 2}
+        value = jnp.mean(jax.nn.log_sigmoid(h)) + jnp.mean(jax.nn.log_sigmoid(-h_expert))
+        right = jnp.mean(h > 0) + jnp.mean(h_expert < 0)
+        return value, {"phi/objective": value, "phi/accuracy": right / 2}
 
     return L_D
 
