@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import config as configuration
 from options import Flag, UsageError, defaults, fraction, run_main
 
 DECIDES = [
@@ -128,10 +129,9 @@ def _compare(configs: list[dict[str, Any]], given: dict[str, Any], options: dict
     tried = {(c["environment"], c["follower"]): c for c in configs}
     few = [c | {"trajectories": options["tune_trajectories"]} for c in tried.values()]
     tuned = imitation_table.tune(few, options["trials"], options) if options["trials"] else {}
-    words = [f"--{k}={v}" for k, v in given.items() if k not in ("demonstrations", "workdir")]
-    imitation_table.compare(
-        configs, tuned, f"python experiments/gail.py {' '.join(words)}", options
-    )
+    shown = {k: v for k, v in given.items() if k not in ("demonstrations", "workdir")}
+    command = f"python experiments/gail.py {configuration.show(shown)}"
+    imitation_table.compare(configs, tuned, command, options)
     return 0
 
 
