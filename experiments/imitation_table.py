@@ -28,13 +28,32 @@ STILL = ("constant_reward", "cloning")
 """They have no follower to tune."""
 
 
-def draw(rng: np.random.Generator) -> dict[str, float]:
-    """Settings of one trial; the first one is the recipe's own."""
-    return {
-        "phi_lr": float(f"{10 ** rng.uniform(-4, -2):.2g}"),
-        "phi_steps": int(rng.choice([1, 2, 5, 10])),
-        "theta_lr": float(f"{10 ** rng.uniform(-3.5, -2.5):.2g}"),
-    }
+OWN = {"gail_gp": ("penalty",), "l2l_gail_opt": ("unroll", "rule_lr")}
+"""What one follower alone has to tune."""
+
+
+def draws(follower: str, trials: int) -> list[dict[str, float]]:
+    """Settings of each trial: the recipe's own, then the same for every follower, and OWN."""
+    rng, own_rng = np.random.default_rng(0), np.random.default_rng(1)
+    drawn: list[dict[str, float]] = [{}]
+    for _ in range(1, trials):
+        common = {
+            "phi_lr": between(rng, 1e-4, 1e-2),
+            "phi_steps": int(rng.choice([1, 2, 5, 10])),
+            "theta_lr": between(rng, 10**-3.5, 10**-2.5),
+        }
+        own = {
+            "penalty": between(own_rng, 0.1, 10.0),
+            "unroll": int(own_rng.choice([1, 3, 5, 10])),
+            "rule_lr": between(own_rng, 1e-4, 1e-2),
+        }
+        drawn.append(common | {name: own[name] for name in OWN.get(follower, ())})
+    return drawn
+
+
+def between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform, to two digits."""
+    return float(f"{10 ** rng.uniform(np.log10(low), np.log10(high)):.2g}")
 
 
 def run(config: dict[str, Any], workdir: pathlib.Path, options: dict[str, Any]) -> stability.Cell:
@@ -67,9 +86,8 @@ def tune(configs: Sequence[dict[str, Any]], trials: int, options: dict[str, Any]
     for config in configs:
         if config["follower"] in STILL:
             continue
-        rng, tried = np.random.default_rng(0), []
-        for trial in range(trials):
-            drawn = draw(rng) if trial else {}
+        tried = []
+        for trial, drawn in enumerate(draws(config["follower"], trials)):
             name = f"{config['environment']}-{config['follower']}-{config['trajectories']}-{trial}"
             cell = run({**config, **drawn, "seeds": TUNED_ON}, root / name, options)
             tried.append({"flags": drawn, "area": float(stability.area(cell).mean())})

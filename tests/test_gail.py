@@ -221,3 +221,14 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
     assert len(made) == 2 * 4 + 6
     assert gail.main([*flags, "--copies=8"]) == 2
     assert "holds a run with other flags (--copies: 4 -> 8)" in capsys.readouterr().err
+
+
+def test_every_follower_is_tuned_with_the_same_draws_and_what_is_its_own():
+    plain = imitation_table.draws("gail", 6)
+    for follower, own in (("gail_gp", {"penalty"}), ("l2l_gail_opt", {"unroll", "rule_lr"})):
+        drawn = imitation_table.draws(follower, 6)
+        assert drawn[0] == plain[0] == {}
+        for mine, common in zip(drawn[1:], plain[1:], strict=True):
+            assert set(mine) - set(common) == own
+            assert mine == mine | common
+        assert len({str(trial) for trial in drawn}) == 6
