@@ -90,14 +90,22 @@ def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: d
     summary = json.loads((workdir / "summary.json").read_text())
     best, score = summary["best"], METHODS[method].selects
     which = max(best, key=lambda kind: best[kind][score])
-    tested = workdir / "evaluation.json"
-    if not tested.exists():
+    tested, images = workdir / "evaluation.json", options["num_examples"]
+    there = summary["test_images"]
+    if not _answers(tested, options["attacks"].split(","), min(images or there, there)):
         flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
-        some = options["num_examples"]
-        code = evaluate.main([*flags, *data, *([f"--num_examples={some}"] if some else [])])
+        code = evaluate.main([*flags, *data, *([f"--num_examples={images}"] if images else [])])
         if code:
             return code, None
     return 0, {"summary": summary, "evaluation": json.loads(tested.read_text())}
+
+
+def _answers(tested: pathlib.Path, attacks: Sequence[str], images: int) -> bool:
+    """Whether an evaluation is there, with these attacks on so many images."""
+    if not tested.exists():
+        return False
+    found = json.loads(tested.read_text())
+    return found["images"] == images and {r["attack"] for r in found["results"]} >= set(attacks)
 
 
 def _robust(run: dict[str, Any], attack: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The scripts that put runs side by side: demo, compare, search, and what evaluate writes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_compare_takes_finished_runs_as_they_are(compared):
     before = (folder / "runs" / "digits-fgsm-1" / "metrics.jsonl").read_bytes()
     assert compare.main(flags) == 0
     assert (folder / "runs" / "digits-fgsm-1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_compare_attacks_again_where_other_attacks_or_images_are_asked_for(compared, tmp_path):
+    folder, flags = compared
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    flags = [*flags, f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'digits'}"]
+    for more, images in (["--num_examples=40"], 40), (["--attacks=clean,fgsm"], 500):
+        assert compare.main([*flags, *more]) == 0
+        assert json.loads((tmp_path / "digits.json").read_text())["images"] == images
 
 
 def test_compare_refuses_a_reference_that_is_not_there(capsys):
