@@ -6,8 +6,8 @@
 All seeds of a command are one program. The same command again resumes an interrupted run. Writes
 to runs/imitation/ENVIRONMENT-FOLLOWER-TRAJECTORIES: config.json, metrics.jsonl (a value a seed),
 summary.json and checkpoints/. `--follower=cloning` is behaviour cloning, which plays no game;
-`constant_reward` is the control that looks at nothing. What of this is the paper's and what is our
-own design: docs/imitation.md.
+`constant_reward` and `blind` are controls that look at nothing. What of this is the paper's and
+what is our own design: docs/imitation.md.
 
     python experiments/gail.py --compare --environment=CartPole-v1,Pendulum-v1 --trajectories=1,10
 

@@ -24,7 +24,7 @@ from workdir import write_json
 TUNED_ON = "1000,1001,1002"
 """Seeds of the tuning, of which no cell has one."""
 
-STILL = ("constant_reward", "cloning")
+STILL = ("constant_reward", "blind", "cloning")
 """They have no follower to tune."""
 
 

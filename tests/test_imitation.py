@@ -35,7 +35,7 @@ from l2ljax.imitation.rollouts import Rollout
 from l2ljax.imitation.training import Moments, normalise, own_pairs, value
 
 KEY = jax.random.key(0)
-LEARNED = [name for name in FOLLOWERS if name not in ("constant_reward", "environment")]
+LEARNED = [n for n in FOLLOWERS if n not in ("constant_reward", "blind", "environment")]
 TINY = PPO(epochs=1, minibatches=1)
 
 
@@ -140,7 +140,7 @@ def test_the_leaders_gradient_is_the_policy_gradient_by_finite_differences():
             np.testing.assert_allclose(grads[i], finite_difference(expected, flat, i), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*LEARNED, "constant_reward"])
+@pytest.mark.parametrize("name", [*LEARNED, "constant_reward", "blind"])
 def test_the_reward_is_constant_for_the_leader(name):
     env = two_states()
     policy = make_policy(env)
@@ -204,6 +204,9 @@ def test_rewards_are_those_of_d():
     np.testing.assert_allclose(REWARDS["airl"](h), jnp.log(1 - D) - jnp.log(D), atol=1e-4)
     np.testing.assert_allclose(REWARDS["gail"](h), -jnp.log(D), atol=1e-5)
     np.testing.assert_allclose(REWARDS["negative"](h), jnp.log(1 - D), atol=1e-5)
+    for name, form in REWARDS.items():
+        blind = FOLLOWERS["blind"](two_states(), Settings(reward=name))
+        np.testing.assert_allclose(blind.reward({}, None, MIXED), form(jnp.zeros(4)), atol=1e-6)
     constant = FOLLOWERS["constant_reward"](two_states(), Settings())
     ended = MIXED._replace(absorbing=jnp.array([0.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(
