@@ -37,6 +37,7 @@ FLAGS = [
         "clean,fgsm,pgm10,pgm100x5",
     ),
     Flag("against", str, "the method the others are compared with", "pgm"),
+    Flag("pairs", str, "further differences, as 'fast_bat:fast_at,rnn_adv:pgd10'", ""),
     Flag("workdir", str, "folder of the runs", "runs/compare"),
     Flag("out", str, "path of the report without its ending", "results/digits"),
     Flag("search", str, "folder of experiments/search.py's records, for the report", ""),
@@ -59,6 +60,10 @@ def compare(given: dict[str, Any]) -> int:
     methods, seeds = options["methods"].split(","), options["seeds"].split(",")
     if options["against"] not in methods:
         raise UsageError(f"--against={options['against']} is not among --methods")
+    pairs = [tuple(pair.split(":")) for pair in options["pairs"].split(",") if pair]
+    for pair in pairs:
+        if len(pair) != 2 or not set(pair) <= set(methods):
+            raise UsageError(f"--pairs: {':'.join(pair)} is no A:B of two of --methods")
     found = _search(options["search"], options["trials"], methods)
     root, runs = pathlib.Path(options["workdir"]), {}
     for seed in seeds:
@@ -68,7 +73,7 @@ def compare(given: dict[str, Any]) -> int:
             code, runs[method, seed] = _run(method, seed, workdir, chosen, options)
             if code:
                 return code
-    report = _report(runs, methods, seeds, options) | {"search": found}
+    report = _report(runs, methods, seeds, pairs, options) | {"search": found}
     out = pathlib.Path(options["out"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), report)
@@ -113,7 +118,7 @@ def _robust(run: dict[str, Any], attack: str) -> np.ndarray:
     return np.array([c == "1" for c in results[attack]])
 
 
-def _report(runs, methods, seeds, options) -> dict[str, Any]:
+def _report(runs, methods, seeds, pairs, options) -> dict[str, Any]:
     attacks = options["attacks"].split(",")
     rows = {}
     for method in methods:
@@ -130,16 +135,14 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
             "which": [run["evaluation"]["which"] for run in of],
             "flags": of[0]["evaluation"]["config"],
         }
-    last, rng = attacks[-1], np.random.default_rng(0)
-    reference = np.stack([_robust(runs[options["against"], seed], last) for seed in seeds])
+    rng, robust = np.random.default_rng(0), {}
     for method in methods:
-        robust = np.stack([_robust(runs[method, seed], last) for seed in seeds])
-        gap = (robust.astype(float) - reference).mean(0)  # per image, seeds paired
-        draws = rng.integers(0, len(gap), (options["draws"], len(gap)))
-        low, high = np.percentile(gap[draws].mean(1), (2.5, 97.5))
-        seconds = np.median(rows[method]["seconds"])
-        rows[method]["gap"] = [float(gap.mean()), float(low), float(high)]
-        rows[method]["time"] = float(seconds / np.median(rows[options["against"]]["seconds"]))
+        robust[method] = np.stack([_robust(runs[method, seed], attacks[-1]) for seed in seeds])
+    reference = robust[options["against"]]
+    for method, row in rows.items():
+        row["gap"] = _gap(rng, robust[method], reference, options["draws"])
+        seconds = np.median(rows[options["against"]]["seconds"])
+        row["time"] = float(np.median(row["seconds"]) / seconds)
     changed = {f.name: options[f.name] for f in FLAGS if options[f.name] not in (None, "")}
     changed.pop("data_dir", None)
     command = "python experiments/compare.py " + " ".join(
@@ -153,9 +156,18 @@ def _report(runs, methods, seeds, options) -> dict[str, Any]:
         "seeds": seeds,
         "images": reference.shape[1],
         "rows": rows,
+        "pairs": {f"{a}:{b}": _gap(rng, robust[a], robust[b], options["draws"]) for a, b in pairs},
         "commits": sorted({r["evaluation"]["made_with"]["commit"] for r in runs.values()}),
         "made_with": describe(),
     }
+
+
+def _gap(rng: np.random.Generator, ours, other, draws: int) -> list[float]:
+    """Mean difference of flags [seeds, images], and its 95 % interval over images."""
+    gap = (ours.astype(float) - other).mean(0)  # per image, seeds paired
+    drawn = rng.integers(0, len(gap), (draws, len(gap)))
+    low, high = np.percentile(gap[drawn].mean(1), (2.5, 97.5))
+    return [float(gap.mean()), float(low), float(high)]
 
 
 def _search(folder: str, first: int | None, methods: Sequence[str]) -> dict[str, Any]:
@@ -192,8 +204,7 @@ def _page(report: dict[str, Any]) -> str:
     lines = [[*header, "training", "time", "ms per step", "overfitted"]]
     for method, row in report["rows"].items():
         shares = [_spread(row["accuracy"][attack]) for attack in report["attacks"]]
-        gap, low, high = (100 * share for share in row["gap"])
-        difference = "" if method == against else f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+        difference = "" if method == against else _shown(row["gap"])
         seconds = f"{np.median(row['seconds']):.1f} s"
         cost = [seconds, f"{row['time']:.2f}x", f"{np.median(row['ms_per_step']):.0f}"]
         overfitted = f"{row['overfitted']} of {len(report['seeds'])}"
@@ -208,8 +219,21 @@ def _page(report: dict[str, Any]) -> str:
         f"median seconds of optimisation steps, and over {against}'s; overfitted: runs in which "
         f"the guard saw catastrophic overfitting. {made['device']}, "
         f"{made['cores']} cores, jax {made['jax']}, commit {', '.join(report['commits'])}.\n\n"
-        f"{markdown(lines)}\n{_search_page(report['search'])}"
+        f"{markdown(lines)}\n{_pairs_page(report)}{_search_page(report['search'])}"
     )
+
+
+def _shown(gap: Sequence[float]) -> str:
+    value, low, high = (100 * share for share in gap)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _pairs_page(report: dict[str, Any]) -> str:
+    if not report["pairs"]:
+        return ""
+    lines = [["method", "minus", report["attacks"][-1]]]
+    lines += [[*name.split(":"), _shown(gap)] for name, gap in report["pairs"].items()]
+    return f"\nOther differences, in the same way:\n\n{markdown(lines)}\n"
 
 
 def _search_page(search: dict[str, Any]) -> str:

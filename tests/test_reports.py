@@ -55,6 +55,21 @@ def test_compare_reports_what_the_runs_measured(compared):
     assert report["command"] in page and "seeds 1, 2" in page and "commit" in page
 
 
+def test_compare_tells_the_differences_of_other_pairs(compared, capsys):
+    folder, flags = compared
+    flags = [*flags, f"--out={folder / 'pairs'}"]
+    assert compare.main([*flags, "--pairs=grad_l2l:fgsm,fgsm:grad_l2l"]) == 0
+    report = json.loads((folder / "pairs.json").read_text())
+    gap, other = report["pairs"]["grad_l2l:fgsm"], report["pairs"]["fgsm:grad_l2l"]
+    assert gap[0] == report["rows"]["grad_l2l"]["gap"][0] == -other[0]
+    assert gap[1] <= gap[0] <= gap[2]
+    assert f"| grad_l2l | fgsm | {100 * gap[0]:+.1f} [" in (folder / "pairs.md").read_text()
+    capsys.readouterr()
+    for wrong in ("fgsm", "fgsm:plain", "fgsm:grad_l2l:fgsm"):
+        assert compare.main([*flags, f"--pairs={wrong}"]) == 2
+        assert f"--pairs: {wrong} is no A:B" in capsys.readouterr().err
+
+
 def test_compare_gives_every_method_the_best_of_the_same_number_of_trials(compared, capsys):
     folder, flags = compared
     report = json.loads((folder / "digits.json").read_text())

@@ -37,7 +37,7 @@ DATASET = {
 METHOD: dict[str, dict] = {}
 
 # The best of 30 trials each on the validation split, trial 16 of grad_l2l and trial 4 of pgm in
-# experiments/search.py; results/digits.md has the test.
+# experiments/search.py; results/digits_tuned.md has the test.
 LEARNED = {
     "attacker": "two_layer",
     "attack_loss": "margin",
