@@ -106,21 +106,21 @@ def compare(
     """Every cell with its task's tuned flags; the report, and pictures where matplotlib is."""
     rows, cells = [], {}
     for config in configs:
-        where, follower = config["environment"], config["follower"]
-        flags = tuned.get(where, {}).get(follower, {}).get("flags", {})
-        name = f"{where}-{follower}-{config['trajectories']}"
+        task, follower = config["environment"], config["follower"]
+        flags = tuned.get(task, {}).get(follower, {}).get("flags", {})
+        name = f"{task}-{follower}-{config['trajectories']}"
         cell = run({**config, **flags}, pathlib.Path(options["workdir"]) / name, options)
-        cells[where, config["trajectories"], follower] = cell
+        cells[task, config["trajectories"], follower] = cell
         rows.append({"config": {**config, **flags}, **stability.measure(cell, options["draws"])})
         print(f"{name}: final {rows[-1]['final'][0]:.1f}", flush=True)
     for row in rows:
         c = row["config"]
-        own, plain = (
-            cells.get((c["environment"], c["trajectories"], f)) for f in (c["follower"], "gail")
-        )
-        if own is not None and plain is not None and own is not plain:
+        own = cells[c["environment"], c["trajectories"], c["follower"]]
+        plain = cells.get((c["environment"], c["trajectories"], "gail"))
+        if plain is not None and own is not plain:
             row["against_gail"] = stability.against(own, plain, options["draws"])
-        row["expert"] = own.expert if own is not None else None
+        row["expert"] = own.expert
+        row["share"] = float(stability.scaled(own.final, own).mean())
     out = pathlib.Path(options["out"])
     out.parent.mkdir(parents=True, exist_ok=True)
     report = {"command": command, "rows": rows, "tuning": tuned, "made_with": describe()}
@@ -137,19 +137,48 @@ def compare(
         print(f"drawn to {out}.png and {out}_accuracy.png")
 
 
+SHOWN = {"final": 1, "spread": 1, "area": 3, "collapses": 2}
+"""The measures in the tables, with so many places."""
+
+HEADS = ["final return", "spread over seeds", "area", "collapses a run"]
+KEY = ["task", "follower", "trajectories"]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line per cell, each measure with its interval."""
-    names = "task|follower|trajectories|seeds|final return|spread over seeds|area|collapses a run"
-    lines = [[*names.split("|"), "area over gail's", "spread over gail's"]]
+    lines = [[*KEY, "seeds", *HEADS, "of the expert"]]
     for row in rows:
-        c = row["config"]
-        shown = [interval(row[n], p) for n, p in (("final", 1), ("spread", 1), ("area", 3))]
-        gaps = row.get("against_gail", {})
-        over = [interval(gaps.get(n), p, "+") for n, p in (("area", 3), ("spread", 1))]
-        where = c["environment"], f"`{c['follower']}`", str(c["trajectories"])
-        count = interval(row["collapses"], 2)
-        lines.append([*where, str(len(c["seeds"].split(","))), *shown, count, *over])
+        seeds = str(len(row["config"]["seeds"].split(",")))
+        shown = (interval(row.get(name), places) for name, places in SHOWN.items())
+        lines.append([*where(row), seeds, *shown, f"{100 * row['share']:.0f} %"])
     return lines
+
+
+def gaps(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line per follower beside gail: its measures minus gail's."""
+    lines = [[*KEY, *HEADS]]
+    for row in rows:
+        if (gap := row.get("against_gail")) is not None:
+            shown = (interval(gap.get(name), places, "+") for name, places in SHOWN.items())
+            lines.append([*where(row), *shown])
+    return lines
+
+
+def chosen(tuning: dict[str, Any]) -> list[list[str]]:
+    """A line per tuned follower: what it was given, and the area of every trial."""
+    lines = [["task", "follower", "settings", "areas of the trials"]]
+    for task, of in tuning.items():
+        for follower, found in of.items():
+            flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
+            areas = ", ".join(f"{trial['area']:.3f}" for trial in found["trials"])
+            lines.append([task, f"`{follower}`", flags or "the recipe's", areas])
+    return lines
+
+
+def where(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The cell of a row."""
+    c = row["config"]
+    return c["environment"], f"`{c['follower']}`", str(c["trajectories"])
 
 
 def interval(values: Sequence[float] | None, places: int, sign: str = "") -> str:
@@ -178,5 +207,11 @@ def page(report: dict[str, Any]) -> str:
         f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}. "
         f"The experts' returns: {shown}. {budget} Brackets: 95 % of bootstraps over seeds. "
         "area: the curve's mean, 0 a policy without training and 1 the expert; a collapse: a fall "
-        f"below half of the best after 0.9 was reached.\n\n{markdown(table(rows))}\n"
+        "below half of the best after 0.9 was reached; of the expert: the final return on that "
+        f"scale.\n\n{markdown(table(rows))}\n{_more(gaps(rows), 'Minus `gail` on the same task')}"
+        f"{_more(chosen(tuning), 'What tuning chose, and the area of every trial')}"
     )
+
+
+def _more(lines: list[list[str]], title: str) -> str:
+    return f"\n{title}:\n\n{markdown(lines)}\n" if len(lines) > 1 else ""

@@ -62,13 +62,16 @@ MEASURES: dict[str, tuple[Callable[[Cell], np.ndarray], Callable[[np.ndarray], A
 }
 """By name: a value of every seed, and what is made of them."""
 
+OF_CURVES = ("area", "collapses")
+"""What a follower without turns, cloning, has none of."""
+
 
 def measure(cell: Cell, draws: int) -> dict[str, list[float]]:
     """Each measure with its 95 % interval: the seeds are drawn anew."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(cell.final), (draws, len(cell.final)))
     found = {}
-    for name, (of, make) in MEASURES.items():
+    for name, (of, make) in _measures(cell).items():
         values = of(cell)
         low, high = np.percentile(make(values[rows]), (2.5, 97.5))
         found[name] = [float(make(values)), float(low), float(high)]
@@ -80,8 +83,13 @@ def against(cell: Cell, other: Cell, draws: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(0)
     rows, others = (rng.integers(0, len(c.final), (draws, len(c.final))) for c in (cell, other))
     found = {}
-    for name, (of, make) in MEASURES.items():
+    for name, (of, make) in _measures(cell).items():
         a, b = of(cell), of(other)
         low, high = np.percentile(make(a[rows]) - make(b[others]), (2.5, 97.5))
         found[name] = [float(make(a) - make(b)), float(low), float(high)]
     return found
+
+
+def _measures(cell: Cell) -> dict[str, tuple[Callable, Callable]]:
+    turns = cell.curves.shape[1] > 1
+    return {name: how for name, how in MEASURES.items() if turns or name not in OF_CURVES}

@@ -216,6 +216,9 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
             assert row["config"]["phi_lr"] == largest
     page = (tmp_path / "table.md").read_text()
     assert "best of 4 trials" in page and "not the paper's experiment" in page
+    assert "Minus `gail` on the same task:" in page and "What tuning chose" in page
+    assert page.count("| CartPole-v1 | `l2l_gail` |") == 2 * 2 + 1
+    assert all(row["share"] == pytest.approx((200.5 - 20) / 480) for row in report["rows"])
     for picture in ("table.png", "table_accuracy.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert len(made) == 2 * 4 + 6

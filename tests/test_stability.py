@@ -38,3 +38,8 @@ def test_measures_come_with_intervals_over_seeds():
         assert value == 0 and low <= 0 <= high
     better = CELL._replace(final=CELL.final + 100)
     assert against(better, CELL, 2000)["final"][1] > 80
+
+
+def test_what_has_no_turns_has_no_area_and_no_collapses():
+    once = CELL._replace(curves=CELL.final[:, None])
+    assert set(measure(once, 50)) == set(against(once, CELL, 50)) == {"final", "spread"}
