@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 import expert
@@ -65,6 +66,7 @@ def run(config: dict[str, Any], workdir: pathlib.Path, options: dict[str, Any]) 
     found = first(expert.read(path, env), config["trajectories"])
     seeds = seeds_of(config)
     summary = imitate(config, seeds, env, expert_pairs(env, found), workdir, options)
+    jax.clear_caches()  # a cell's programs are its own, and a process may map only so many
     final = np.array(summary["returns"])
     curves, accuracy = final[:, None], None  # cloning has no turns
     if (lines := workdir / "metrics.jsonl").exists():
