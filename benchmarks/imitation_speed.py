@@ -20,7 +20,7 @@ import numpy as np
 
 from gail import resolve
 from imitating import game
-from l2ljax.imitation import init_state, make_environment
+from l2ljax.imitation import make_environment
 from l2ljax.imitation.demonstrations import nobody
 from options import Flag, UsageError, defaults, run_main
 from runtime import describe, prepare
@@ -38,11 +38,8 @@ FLAGS = [
 
 def turns(config: dict[str, Any], env: Any, seeds: int) -> Callable[[], float]:
     """() -> seconds of one turn of so many seeds in one program, compiled."""
-    policy, follower, ppo, iterate = game(config, env)
-    expert = nobody(env)
-    begin = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, config["copies"]))
-    state = begin(jnp.arange(seeds))
-    turn = jax.jit(jax.vmap(iterate, (0, None)))
+    begin, turn = game(config, env)
+    expert, state = nobody(env), begin(jnp.arange(seeds))
 
     def run() -> float:
         nonlocal state
@@ -79,6 +76,7 @@ def bench(given: dict[str, Any]) -> int:
                 "environment": env.name,
                 "follower": config["follower"],
                 "seeds": n,
+                "steps": steps,
                 "seconds": {"together": [t for t, _ in taken], "alone": [t for _, t in taken]},
                 "steps_a_second": {"together": n * steps / together, "alone": n * steps / alone},
                 "ratio": float(np.median([a / b for b, a in taken])),
@@ -91,8 +89,8 @@ def bench(given: dict[str, Any]) -> int:
         "made_with": describe(),
     }
     about = (
-        f"{options['seeds']} seeds as one vmap and one by one, a turn of 2,048 steps each with the "
-        f"task's recipe; medians of {options['rounds']} rounds."
+        f"{options['seeds']} seeds as one vmap and one by one, a turn of {rows[0]['steps']:,} "
+        f"steps each with the task's recipe; medians of {options['rounds']} rounds."
     )
     write(options["out"], report, about, table(rows))
     return 0

@@ -29,7 +29,7 @@ from l2ljax.imitation import (
     make_policy,
     play,
 )
-from l2ljax.imitation.followers import Follower, Pairs
+from l2ljax.imitation.followers import Pairs
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import Tree
@@ -98,9 +98,7 @@ def trained(
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         theta = jax.jit(jax.vmap(lambda rng: clone(rng, policy, expert, **CLONING)[0]))(keys)
         return jax.block_until_ready(theta), time.perf_counter() - began
-    policy, follower, ppo, iterate = game(config, env)
-    begin = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, config["copies"]))
-    turn = jax.jit(jax.vmap(iterate, (0, None)), donate_argnums=0)
+    begin, turn = game(config, env)
     total = config["iterations"]
     with Checkpoints(workdir) as checkpoints, Stop() as stop:
         found = checkpoints.restore(jax.eval_shape(begin, jnp.asarray(seeds)))
@@ -133,9 +131,9 @@ def trained(
     return state.theta["policy"], before + time.perf_counter() - began
 
 
-def game(config: dict[str, Any], env: Environment) -> tuple[Policy, Follower, PPO, Callable]:
-    """The policy, the follower, the leader's settings and one turn of a configuration."""
-    policy = make_policy(env)
+def game(config: dict[str, Any], env: Environment) -> tuple[Callable, Callable]:
+    """begin(seeds) -> state; turn(state, expert) -> state, metrics: all seeds in one program."""
+    policy, copies = make_policy(env), config["copies"]
     follower = FOLLOWERS[config["follower"]](env, settings(config))
     ppo = PPO(
         config["gamma"],
@@ -151,11 +149,12 @@ def game(config: dict[str, Any], env: Environment) -> tuple[Policy, Follower, PP
         policy,
         follower,
         ppo,
-        copies=config["copies"],
+        copies=copies,
         steps=config["steps"],
         absorbing=config["absorbing"],
     )
-    return policy, follower, ppo, iterate
+    begin = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, copies))
+    return begin, jax.jit(jax.vmap(iterate, (0, None)), donate_argnums=0)
 
 
 def settings(config: dict[str, Any]) -> Settings:

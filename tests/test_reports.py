@@ -93,9 +93,11 @@ def test_compare_attacks_again_where_other_attacks_or_images_are_asked_for(compa
     folder, flags = compared
     shutil.copytree(folder / "runs", tmp_path / "runs")
     flags = [*flags, f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'digits'}"]
-    for more, images in (["--num_examples=40"], 40), (["--attacks=clean,fgsm"], 500):
+    for more, images in (["--num_examples=40"], 40), ([], 500), (["--attacks=clean,pgm3"], 500):
         assert compare.main([*flags, *more]) == 0
-        assert json.loads((tmp_path / "digits.json").read_text())["images"] == images
+        report = json.loads((tmp_path / "digits.json").read_text())
+        assert report["images"] == images
+    assert len(report["rows"]["fgsm"]["accuracy"]["pgm3"]) == 2
 
 
 def test_compare_refuses_a_reference_that_is_not_there(capsys):

@@ -72,9 +72,7 @@ def expert_pairs(env: Environment, demonstrations: Demonstrations) -> Pairs:
 
 def draw(rng: Array, pairs: Pairs, n: int) -> Pairs:
     """n of them, with replacement, each as often as it weighs."""
-    upto = jnp.cumsum(pairs.weight)
-    # 1 - [0, 1) is never 0, which the first pairs of no weight would have.
-    rows = jnp.searchsorted(upto, upto[-1] * (1 - jax.random.uniform(rng, (n,))))
+    rows = jax.random.choice(rng, len(pairs.weight), (n,), p=pairs.weight)
     return jax.tree.map(lambda leaf: leaf[rows], pairs)
 
 
