@@ -5,7 +5,8 @@
 
 Each run is the plain `train.py --method=M --dataset=D --seeds=S`, so a finished one is not run
 again; runs are taken seed by seed, so that all methods see the same machine. The tested checkpoint
-is the better on validation of best and best_ema. Writes OUT.md and OUT.json.
+is the better on validation of best and best_ema; with --which=last the last epoch's, where
+overfitting shows. Writes OUT.md and OUT.json.
 """
 
 import json
@@ -19,9 +20,9 @@ import numpy as np
 
 import evaluate
 import train
+from comparison_page import page
 from l2ljax.methods import METHODS
 from options import Flag, UsageError, defaults, run_main
-from report import markdown
 from runtime import describe
 from workdir import write_json
 
@@ -37,6 +38,7 @@ FLAGS = [
         "clean,fgsm,pgm10,pgm100x5",
     ),
     Flag("against", str, "the method the others are compared with", "pgm"),
+    Flag("which", ("best", "last"), "tested epoch: best on validation | last", "best"),
     Flag("pairs", str, "further differences, as 'fast_bat:fast_at,rnn_adv:pgd10'", ""),
     Flag("workdir", str, "folder of the runs", "runs/compare"),
     Flag("out", str, "path of the report without its ending", "results/digits"),
@@ -77,8 +79,8 @@ def compare(given: dict[str, Any]) -> int:
     out = pathlib.Path(options["out"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), report)
-    out.with_suffix(".md").write_text(_page(report))
-    print(_page(report))
+    out.with_suffix(".md").write_text(page(report))
+    print(page(report))
     return 0
 
 
@@ -93,13 +95,16 @@ def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: d
     if code:
         return code, None
     summary = json.loads((workdir / "summary.json").read_text())
-    best, score = summary["best"], METHODS[method].selects
-    which = max(best, key=lambda kind: best[kind][score])
-    tested, images = workdir / "evaluation.json", options["num_examples"]
+    which, name = "last", "evaluation_last.json"
+    if options["which"] == "best":
+        best, score = summary["best"], METHODS[method].selects
+        which, name = max(best, key=lambda kind: best[kind][score]), "evaluation.json"
+    tested, images = workdir / name, options["num_examples"]
     there = summary["test_images"]
     if not _answers(tested, options["attacks"].split(","), min(images or there, there)):
         flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
-        code = evaluate.main([*flags, *data, *([f"--num_examples={images}"] if images else [])])
+        flags += [f"--output={tested}", *data, *([f"--num_examples={images}"] if images else [])]
+        code = evaluate.main(flags)
         if code:
             return code, None
     return 0, {"summary": summary, "evaluation": json.loads(tested.read_text())}
@@ -132,6 +137,7 @@ def _report(runs, methods, seeds, pairs, options) -> dict[str, Any]:
                 for run in of
             ],
             "overfitted": sum(bool(run["summary"]["overfitting"]) for run in of),
+            "overfitting": [run["summary"]["overfitting"] for run in of],
             "which": [run["evaluation"]["which"] for run in of],
             "flags": of[0]["evaluation"]["config"],
         }
@@ -154,6 +160,7 @@ def _report(runs, methods, seeds, pairs, options) -> dict[str, Any]:
         "against": options["against"],
         "attacks": attacks,
         "seeds": seeds,
+        "which": options["which"],
         "images": reference.shape[1],
         "rows": rows,
         "pairs": {f"{a}:{b}": _gap(rng, robust[a], robust[b], options["draws"]) for a, b in pairs},
@@ -196,65 +203,6 @@ def _search(folder: str, first: int | None, methods: Sequence[str]) -> dict[str,
                 "five_best": scores[:5],
             }
     return found
-
-
-def _page(report: dict[str, Any]) -> str:
-    last, against = report["attacks"][-1], report["against"]
-    header = ["method", *report["attacks"], f"{last} minus {against}"]
-    lines = [[*header, "training", "time", "ms per step", "overfitted"]]
-    for method, row in report["rows"].items():
-        shares = [_spread(row["accuracy"][attack]) for attack in report["attacks"]]
-        difference = "" if method == against else _shown(row["gap"])
-        seconds = f"{np.median(row['seconds']):.1f} s"
-        cost = [seconds, f"{row['time']:.2f}x", f"{np.median(row['ms_per_step']):.0f}"]
-        overfitted = f"{row['overfitted']} of {len(report['seeds'])}"
-        lines.append([method, *shares, difference, *cost, overfitted])
-    made = report["made_with"]
-    first = next(iter(report["rows"].values()))["flags"]
-    return (
-        f"Measured here: `{report['command']}`\n\n"
-        f"{report['dataset']}, eps = {first['eps']}, {report['images']} test images, seeds "
-        f"{', '.join(report['seeds'])}: mean (standard deviation over seeds) in %; the difference "
-        f"with its 95 % interval from a bootstrap over images, paired by image and seed; training: "
-        f"median seconds of optimisation steps, and over {against}'s; overfitted: runs in which "
-        f"the guard saw catastrophic overfitting. {made['device']}, "
-        f"{made['cores']} cores, jax {made['jax']}, commit {', '.join(report['commits'])}.\n\n"
-        f"{markdown(lines)}\n{_pairs_page(report)}{_search_page(report['search'])}"
-    )
-
-
-def _shown(gap: Sequence[float]) -> str:
-    value, low, high = (100 * share for share in gap)
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _pairs_page(report: dict[str, Any]) -> str:
-    if not report["pairs"]:
-        return ""
-    lines = [["method", "minus", report["attacks"][-1]]]
-    lines += [[*name.split(":"), _shown(gap)] for name, gap in report["pairs"].items()]
-    return f"\nOther differences, in the same way:\n\n{markdown(lines)}\n"
-
-
-def _search_page(search: dict[str, Any]) -> str:
-    if not search:
-        return ""
-    lines = [["method", "trials", "chosen", "best", "five best", "median", "flags"]]
-    for method, row in search.items():
-        five = ", ".join(f"{100 * share:.1f}" for share in row["five_best"])
-        shares = f"{100 * row['best']:.1f}", five, f"{100 * row['median']:.1f}"
-        flags = " ".join(f"{name}={value}" for name, value in row["flags"].items())
-        lines.append([method, str(row["trials"]), f"number {row['chosen']}", *shares, flags])
-    return (
-        "\nThe recipes were chosen by `experiments/search.py`, robust accuracy on the validation "
-        "split (%; of Plain the clean one), with another seed than the runs above:\n\n"
-        + markdown(lines)
-        + "\n"
-    )
-
-
-def _spread(shares: list[float]) -> str:
-    return f"{100 * np.mean(shares):.1f} ({100 * np.std(shares, ddof=min(1, len(shares) - 1)):.1f})"
 
 
 def main(argv: Sequence[str]) -> int:

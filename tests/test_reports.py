@@ -10,6 +10,7 @@ import compare
 import demo
 import evaluate
 import search
+from comparison_page import page
 from l2ljax.evaluate import Result, Step, wilson
 from l2ljax.methods import METHODS
 from measure import after_warnings
@@ -98,6 +99,36 @@ def test_compare_attacks_again_where_other_attacks_or_images_are_asked_for(compa
         report = json.loads((tmp_path / "digits.json").read_text())
         assert report["images"] == images
     assert len(report["rows"]["fgsm"]["accuracy"]["pgm3"]) == 2
+
+
+def test_compare_tests_the_last_epoch_beside_the_best(compared, tmp_path):
+    folder, flags = compared
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    flags = [*flags, f"--workdir={tmp_path / 'runs'}", f"--out={tmp_path / 'last'}"]
+    assert compare.main([*flags, "--which=last"]) == 0
+    report = json.loads((tmp_path / "last.json").read_text())
+    assert report["which"] == "last" and "the last epoch" in (tmp_path / "last.md").read_text()
+    for method in ("fgsm", "grad_l2l"):
+        run = tmp_path / "runs" / f"digits-{method}-1"
+        best = json.loads((run / "evaluation.json").read_text())
+        last = json.loads((run / "evaluation_last.json").read_text())
+        assert (best["which"], last["which"]) == ("best", "last")
+        bits = {r["attack"]: r["robust"] for r in last["results"]}["pgm10"]
+        assert report["rows"][method]["accuracy"]["pgm10"][0] == bits.count("1") / len(bits)
+
+
+def test_a_page_tells_when_a_run_overfitted_and_gives_one_seed_no_spread(compared):
+    report = json.loads((compared[0] / "digits.json").read_text())
+    row = report["rows"]["fgsm"]
+    assert "| 0 of 2 |" in page(report) and "(standard deviation over seeds)" in page(report)
+    row["overfitting"] = [[{"epoch": 7}, {"epoch": 9}], []]
+    assert "| 1 of 2, epoch 7 |" in page(report)
+    row["overfitting"][1] = [{"epoch": 12}]
+    assert "| 2 of 2, epochs 7, 12 |" in page(report)
+    report["seeds"], row["accuracy"] = ["1"], {"clean": [0.5], "fgsm": [0.25], "pgm10": [0.125]}
+    del report["rows"]["grad_l2l"]
+    assert "| fgsm | 50.0 | 25.0 | 12.5 |" in page(report)
+    assert "seed 1: in %" in page(report) and "deviation" not in page(report)
 
 
 def test_compare_refuses_a_reference_that_is_not_there(capsys):
