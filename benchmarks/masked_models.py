@@ -2,7 +2,7 @@
 
     f = WRAPPERS["killed_gradient"](f)
 
-The negative controls of evaluation.md 6, for the tests and for the calibration of the masking
+Negative controls, for the tests and for the calibration of the masking
 checks. Most leave every decision as it is, so the true robust accuracy stays that of f.
 """
 

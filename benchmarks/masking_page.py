@@ -26,11 +26,11 @@ START = {
     "black_box": 0.2,
     "transfer": 0.0,
 }
-"""The checks that are calibrated, all in per cent of images. The last five are evaluation.md 6's
-numbers, the first three ours. The other checks see facts, or need an attacker."""
+"""The checks that are calibrated and where that starts, all in per cent of images. The other checks
+see facts, or need an attacker."""
 
 HONEST = 8.0
-"""The most points by which PGM-10 may flatter a net that counts as honest (evaluation.md 6)."""
+"""The most points by which PGM-10 may flatter a net that counts as honest."""
 
 HALVES = ("choosing", "held out", "fresh")
 

@@ -1,4 +1,4 @@
-"""The passes a training step needs at least (papers.md 1.8, 2.1, 3.8), and the paper's times.
+"""The passes a training step needs at least, and the paper's times.
 
 F forward, I backward to the input alone, B full backward, D the derivative of an input gradient by
 theta (a double backward pass), all of the classifier; f and b are the attacker's. In forwards

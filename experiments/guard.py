@@ -1,8 +1,9 @@
 """Catastrophic overfitting: is the robustness of this epoch a single-step illusion?
 
 Within an epoch or two the accuracy under PGD-10 falls to nothing while that under one FGSM step
-stays or rises (papers.md 3.9). Two conditions, because an honest net of a learned attacker stands
-12 to 14 points better under FGSM than under PGD, and because a bad epoch alone is no collapse.
+stays or rises (Wong et al. 2020). Two conditions, because an honest net of a learned attacker
+stands 12 to 14 points better under FGSM than under PGD, and because a bad epoch alone is no
+collapse.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How stable imitation was: three measures over seeds (papers.md 1.9), with bootstrap intervals.
+"""How stable imitation was: three measures over seeds, with bootstrap intervals.
 
 Returns are put on the scale on which a policy without training is 0 and the expert's demonstrations
 are 1. The spread of the final return is over seeds; the area under the curve is the mean over the

@@ -49,7 +49,7 @@ FLAGS = [
 ]
 
 SUSPECT = 0.002, 3
-"""Share and number of images by which transfer may beat the white-box attack (evaluation.md 6)."""
+"""Share and number of images by which transfer may beat the white-box attack."""
 
 
 def transfer(given: dict[str, Any]) -> int:

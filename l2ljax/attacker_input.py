@@ -2,7 +2,7 @@
 
 The input gradient is a constant to both players: its *inputs* are stopped, because `pmax` has no
 derivative. The authors' code divides it by its largest entry over the whole batch, which the
-paper does not mention (papers.md 1.4.2); across devices that maximum is global.
+paper does not mention; across devices that maximum is global.
 """
 
 from collections.abc import Callable

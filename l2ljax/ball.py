@@ -112,7 +112,7 @@ def gaussian(rng: Array, x: Array, scale: float) -> Array:
 
 
 START_SCALE = 0.001
-"""Standard deviation of the Gaussian start in the L2L and TRADES code (papers.md 1.10, 4.5)."""
+"""Standard deviation of the Gaussian start in the L2L and TRADES code."""
 
 
 def zero(rng: Array, x: Array, eps: Array | float) -> Array:

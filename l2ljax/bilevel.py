@@ -33,7 +33,7 @@ class Turn(NamedTuple):
 
 
 def turns(method: Method, phi_steps: int, craft_bn: Mode) -> list[Turn]:
-    """The moves of one step, in order (papers.md 1.4.2 and 1.4.3)."""
+    """The moves of one step, in order: the paper's Algorithm 2, or the loop of its code."""
     if not method.learns or method.order == "simultaneous":
         return [Turn(True, method.learns, craft_bn, train_attacker=True, outer="update")]
     descend = Turn(True, False, craft_bn, train_attacker=False, outer="update")

@@ -1,4 +1,4 @@
-"""GradAlign's training loss (Andriushchenko and Flammarion 2020; papers.md 4.4).
+"""GradAlign's training loss (Andriushchenko and Flammarion 2020).
 
 No solver: FGSM training with a penalty on how the input gradient turns within the ball. The penalty
 is differentiated through u(x + eta) alone, so that it costs one double backward pass; u(x) is a

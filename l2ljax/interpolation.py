@@ -1,4 +1,4 @@
-"""The two losses of L2L on adversarial interpolation (papers.md 1.10; the authors' code alone).
+"""The two losses of L2L on adversarial interpolation (the authors' code alone).
 
 Every image moves towards another one, its partner, and its label gives away mass to all classes
 but the partner's. What the attack climbs has no label in it: only features, those that the

@@ -164,7 +164,7 @@ def clean_mix(beta: float, smoothing: float) -> TrainLoss:
 
 
 def trades(beta: float, smoothing: float) -> TrainLoss:
-    """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (papers.md 4.5)."""
+    """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (Zhang et al. 2019)."""
 
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         logits, theta_stats = f(theta, theta_stats, x)

@@ -63,7 +63,7 @@ def optimiser(
     b2: float = 0.999,
     clip: float = 0.0,
 ) -> optax.GradientTransformation:
-    """SGD or Adam with the decay added to the gradient, as PyTorch does (papers.md 1.5).
+    """SGD or Adam with the decay added to the gradient, as PyTorch does.
 
     clip > 0 bounds the gradient's global norm first.
     """

@@ -1,4 +1,4 @@
-"""The two terms of theta's gradient: delta held constant, and through delta(theta) (papers.md 3.9).
+"""The two terms of theta's gradient: delta held constant, and through delta(theta).
 
     probe = two_terms(method, f)
     probe(rng, state, x, y, eps)["implicit/cosine"]

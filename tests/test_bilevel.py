@@ -1,4 +1,4 @@
-"""The step against finite differences, against a plain writing of papers.md 1.4, and its order."""
+"""The step against finite differences, against the formulas written plainly, and its order."""
 
 import chex
 import jax
@@ -47,7 +47,7 @@ def finite_differences(loss, tree, h=1e-6):
 
 
 def reference(name, f, g, theta, phi, x, y):
-    """delta as papers.md 1.4.1 writes it, in plain numbers; u is a constant, its inputs too."""
+    """delta as section 2.2 of the paper has it, in numbers; u is a constant, its inputs too."""
 
     def u_hat(x):
         x = jax.lax.stop_gradient(x)

@@ -79,7 +79,7 @@ def inside(x, d):
 
 
 def point(name, c, theta, x):
-    """z, as papers.md 3.4 lists the choices."""
+    """z, as the authors' code computes each choice."""
     u, zero, noise = jax.grad(c, 1), jnp.zeros_like(x), uniform(keys(len(x)), x, EPS)
     return {
         "random": lambda: noise,
@@ -92,7 +92,7 @@ def point(name, c, theta, x):
 
 
 def by_hand(c, theta, x, z, lam, mixed_at="z"):
-    """Steps 3 to 8 of papers.md 3.4: delta, v and both terms of the gradient."""
+    """The authors' loop, step by step: delta, v and both terms of the gradient."""
     r = -jax.grad(c, 1)(theta, z)
     delta = inside(x, z - STEP * r)
     low, high = jnp.maximum(-x, -EPS), jnp.minimum(1 - x, EPS)

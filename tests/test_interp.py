@@ -1,4 +1,4 @@
-"""L2L on adversarial interpolation against a plain writing of papers.md 1.10."""
+"""L2L on adversarial interpolation against a plain writing of the authors' loss."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Recipes: dicts of known flags, whose numbers are those of papers.md 1.5."""
+"""Recipes: dicts of known flags, whose numbers are the papers' and their code's."""
 
 import shlex
 

@@ -152,7 +152,7 @@ def test_t_steps_can_cross_the_ball_and_are_no_longer_than_the_bound_if_they_nee
 
 
 def reference(phi, x, theta, steps, learned_step):
-    """papers.md 2.1 in plain autodiff: every J(x_t) itself, the inputs of the cell constant."""
+    """The inner loop in plain autodiff: every J(x_t) itself, the inputs of the cell constant."""
     constant, ell = jax.lax.stop_gradient, ell_of(Y)
     delta = STARTS["uniform"](keys(len(x)), x, EPS)
     h = c = jnp.zeros((*x.shape, 4))

@@ -1,4 +1,4 @@
-"""Attacks by name: every form, every preset of papers.md 4.6, and what a wrong name is told."""
+"""Attacks by name: every form, every preset of the papers, and what a wrong name is told."""
 
 import pytest
 

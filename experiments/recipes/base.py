@@ -1,7 +1,7 @@
 """What every recipe starts from; a recipe is a dict of the flags it changes.
 
 METHOD says what makes a method that method; it goes over a recipe's ALL and DATASET, and under what
-the recipe says of the method. Numbers are those of papers.md 1.4, 2.1, 3.4 and 4.
+the recipe says of the method. docs/methods.md names the source of each.
 """
 
 import math
@@ -57,7 +57,7 @@ TRADES = {"trades_beta": 6.0, "craft_bn": "eval"}
 
 INTERP = {"craft_bn": "eval", "order": "simultaneous"}
 
-# papers.md 2.1: Adam 1e-3 without decay, phi and theta from one pass.
+# Our reconstruction: Adam 1e-3 without decay, phi and theta from one pass.
 RNN = {
     "inner_steps": 10,
     "attacker_start": "uniform",
@@ -114,7 +114,7 @@ def ga_lambda(eps: float) -> float:
 
 
 def bat_step(eps: float) -> str:
-    """Fast-BAT's attack step: 5000/255 up to eps = 8/255, 2000/255 beyond (papers.md 3.4)."""
+    """Fast-BAT's attack step: 5000/255 up to eps = 8/255, 2000/255 beyond, as its code has it."""
     return "5000/255" if 255 * eps <= 8.001 else "2000/255"
 
 

@@ -1,4 +1,4 @@
-"""Recipe fast_at: Fast-AT as its authors train it (Wong et al. 2020; papers.md 4.3).
+"""Recipe fast_at: Fast-AT as its authors train it (Wong et al. 2020).
 
     python experiments/train.py --method=fast_at --dataset=cifar10 --on_overfitting=stop
 

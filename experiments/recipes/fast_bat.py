@@ -1,4 +1,4 @@
-"""Recipe fast_bat: the common setting of Fast-BAT's code for all fast methods (papers.md 3.5).
+"""Recipe fast_bat: the common setting of Fast-BAT's code for all fast methods (Zhang et al. 2022).
 
     python experiments/train.py --method=fast_bat --dataset=cifar10
     python experiments/train.py --method=fast_bat --dataset=cifar10 --eps=16/255

@@ -1,4 +1,4 @@
-"""Recipe fastat_benchmark: the setting of the FastAT benchmark (evaluation.md 4).
+"""Recipe fastat_benchmark: the FastAT benchmark's setting (github.com/fzjcdt/FastAT_Benchmark).
 
     python experiments/train.py --method=n_fgsm --dataset=cifar10 --recipe=fastat_benchmark
     python experiments/train.py --method=pgd10 --dataset=cifar10 --recipe=fastat_benchmark

@@ -1,4 +1,4 @@
-"""Recipe grad_align: as its authors train (Andriushchenko and Flammarion 2020; papers.md 4.4).
+"""Recipe grad_align: as its authors train (Andriushchenko and Flammarion 2020).
 
     python experiments/train.py --method=grad_align --dataset=cifar10
     python experiments/train.py --method=fast_at --dataset=cifar10 --eps=16/255 --recipe=grad_align

@@ -1,4 +1,4 @@
-"""Recipe interp: L2L on adversarial interpolation, from the authors' scripts (papers.md 1.10).
+"""Recipe interp: L2L on adversarial interpolation, from the authors' scripts.
 
     python experiments/train.py --method=grad_l2l_interp --dataset=cifar10
     python experiments/train.py --method=two_step_l2l_interp --dataset=cifar10

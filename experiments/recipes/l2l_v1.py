@@ -58,7 +58,7 @@ METHOD = {
 DATASET_METHOD = {
     ("cifar10", "plain"): {"augment": "reflect_crop_flip"},
     ("cifar100", "plain"): {"augment": "reflect_crop_flip"},
-    # Section 3.1 of the paper names the rate and the epochs; the drops are papers.md's choice.
+    # Section 3.1 of the paper names the rate and the epochs; the drops are our choice.
     ("svhn", "plain"): {
         "epochs": 160,
         "theta_opt": "sgd",

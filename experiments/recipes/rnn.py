@@ -1,4 +1,4 @@
-"""Recipe rnn: the RNN-learned inner optimiser, our reconstruction (papers.md 2.1).
+"""Recipe rnn: the RNN-learned inner optimiser, our reconstruction.
 
     python experiments/train.py --method=rnn_adv --dataset=cifar10
     python experiments/train.py --method=rnn_trades --dataset=cifar10 --model=wrn-34-10 --eps=0.031

@@ -1,4 +1,4 @@
-"""Recipe trades: TRADES as its authors train it (Zhang et al. 2019; papers.md 4.5).
+"""Recipe trades: TRADES as its authors train it (Zhang et al. 2019).
 
     python experiments/train.py --method=trades --dataset=cifar10
     python experiments/train.py --method=trades --dataset=mnist --recipe=trades

@@ -1,4 +1,4 @@
-"""Carlini and Wagner's l_inf attack in the two forms that tables mean by "CW" (papers.md 4.7).
+"""Carlini and Wagner's l_inf attack in the two forms that tables mean by "CW".
 
     x_adv = cw_margin(rng, f, x, y, eps=8/255, steps=100, step_size=2/255, start="uniform")
     x_adv = cw_strict(rng, f, x, y, eps=8/255, steps=MOST_STEPS)

@@ -1,4 +1,4 @@
-"""PGM/PGD as an attack on any classifier (equation 2; papers.md 4.6), in the l_inf or the l2 ball.
+"""PGM/PGD as an attack on any classifier (equation 2), in the l_inf or the l2 ball.
 
     x_adv = pgd(rng, f, x, y, eps=8/255, steps=10, step_size=2/255, start="uniform", loss="ce")
 

@@ -11,7 +11,7 @@
     a+b                     the worst of a and b for every image
     selection               pgm10+pgm10_margin, by which training selects its checkpoint
 
-A preset that names its protocol's radius (papers.md 4.6) is run at that radius.
+A preset that names its protocol's radius is run at that radius.
 """
 
 import re
@@ -140,7 +140,7 @@ _PGM = re.compile(
 )
 
 CW_STEPS = 100
-"""Of the paper's CW attack (papers.md 4.7)."""
+"""Of the paper's CW attack."""
 
 
 def _cw_margin(rng, f, x, y, *, eps, norm):

@@ -1,7 +1,7 @@
 """The limits of every check, all in one place: suspect above the first, masked above the second.
 
-The ones to start from (evaluation.md 6) and what `benchmarks/calibrate_masking.py` made of them on
-digits; `results/masking.md` has the rule, the nets and both error rates.
+`benchmarks/calibrate_masking.py` made them on digits; `results/masking.md` has the rule, the
+nets and both error rates.
 """
 
 from l2ljax.masking.verdict import Limit

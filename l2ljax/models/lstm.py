@@ -3,7 +3,7 @@
     cell = CoordinateLSTM()
     o, carry = cell.apply({"params": phi}, (a, cell.zero_carry(x)))
 
-The sizes are those of the ZO-L2L code (papers.md 2.1): 10 units, no biases, a linear output whose
+The sizes are those of the ZO-L2L code: 10 units, no biases, a linear output whose
 weights start at a tenth. A coordinate sees nothing of its neighbours, so an image of any shape will
 do: `a` is [..., channels], the carry a pair of [..., hidden], and `o` is [...].
 """

@@ -1,4 +1,4 @@
-"""Fast-BAT: the implicit gradient of a linearised inner problem (Zhang et al. 2022; papers.md 3).
+"""Fast-BAT: the implicit gradient of a linearised inner problem (Zhang et al. 2022).
 
     delta*(theta) = argmin_{delta in C} -<delta - z, q> + (lam/2) |delta - z|^2 = Pi_C(z + q/lam)
     q = grad_x ell(theta, x + z), C = the ball and the box

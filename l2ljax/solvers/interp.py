@@ -1,4 +1,4 @@
-"""L2L on adversarial interpolation (the authors' code, not in the paper; papers.md 1.10).
+"""L2L on adversarial interpolation (the authors' code, not in the paper).
 
 Made for `interpolation.toward_partner`, whose ell = -L: phi climbs it through `gain`, while theta
 learns on a constant delta. One attacker pass serves both players: the simultaneous order of play.

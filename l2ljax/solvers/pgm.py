@@ -1,4 +1,4 @@
-"""The projected gradient method, T sign steps (equation 2; papers.md 4.2).
+"""The projected gradient method, T sign steps (equation 2).
 
 The paper starts at zero, the authors' code at 0.001 N(0, 1), Madry et al. uniformly in the ball:
 three different numbers, so the start is always named.

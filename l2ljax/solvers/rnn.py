@@ -1,7 +1,7 @@
-"""The RNN-learned inner optimiser: a recurrent net chooses directions and steps (papers.md 2).
+"""The RNN-learned inner optimiser: a recurrent net chooses directions and steps.
 
 A reconstruction: of the paper (Xiong and Hsieh, arXiv 2004.12227) only abstract and introduction
-could be obtained, so cell, steps and losses are those of papers.md 2.1.
+could be obtained, so cell, steps and losses are ours; docs/methods.md says after whom.
 
     x_{t+1} = clip(x_t + alpha tanh(o_t)),  (o_t, h_{t+1}) = cell(pre(q_t), h_t),  q_t = grad J(x_t)
 
@@ -97,7 +97,7 @@ def rnn(
 ) -> Solver:
     """delta_{t+1} = Pi(delta_t + alpha tanh(o_t)); gain = mean_i sum_t w_t <q_t, x_t(phi)>.
 
-    `bound` is the largest learned step over eps: 1/2 is papers.md's; 2 lets every step cross the
+    `bound` is the largest learned step over eps: 1/2 to start from; 2 lets every step cross the
     ball, and phi then climbs further (benchmarks/inner_optimisers.py).
     delta is a constant to both players. With `remat` the cell's values are computed again on the
     way back instead of being kept for every step. Without `train` there is no gain and no q_T.

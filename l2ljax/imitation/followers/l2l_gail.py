@@ -1,4 +1,4 @@
-"""l2l_gail: D also sees the leader, as the gradient attacker does (papers.md 1.9, our own design).
+"""l2l_gail: D also sees the leader, as the gradient attacker does (our own design).
 
 A(s, a, theta) = log pi_theta(a|s) with the current theta, for the expert's pairs too, and on wish
 its gradient by the state over the largest entry of the batch (as u in section 1.4.2). Detached: the

@@ -1,4 +1,4 @@
-"""l2l_gail_opt: a learned optimiser moves D's parameters w (papers.md 1.9, the literal reading).
+"""l2l_gail_opt: a learned optimiser moves D's parameters w (the paper's words, taken literally).
 
 w <- w + bound * tanh(m_phi(grad_w L_D, carry)), the cell of the RNN-learned inner optimiser
 (section 2.1), one for all coordinates; phi climbs L_D after `unroll` such steps on the other half
