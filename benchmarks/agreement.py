@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""Our AutoAttack beside the official one, image by image: every gate, over several nets.
+r"""Our AutoAttack beside the official one, image by image: every gate, over several nets.
 
     pip install -e '.[crosscheck]'
     python benchmarks/agreement.py --workdirs=runs/digits-pgm-0,runs/digits-grad_l2l-0 \

@@ -1,4 +1,4 @@
-"""Claim (b) of the RNN paper: how far up does an inner optimiser come in T gradients?
+r"""Claim (b) of the RNN paper: how far up does an inner optimiser come in T gradients?
 
     python benchmarks/inner_optimisers.py --out=results/inner_optimisers \
         --workdirs=runs/digits-pgm-1,runs/digits-pgm-2,runs/digits-pgm-3

@@ -1,4 +1,4 @@
-"""AutoAttack's speed beside the official one's: the same net, the same images, processes in turn.
+r"""AutoAttack's speed beside the official one's: the same net, the same images, processes in turn.
 
     pip install -e '.[crosscheck]'
     python benchmarks/vs_autoattack.py --workdir=runs/cifar10-pgm-0 --images=500 --rounds=3 \

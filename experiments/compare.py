@@ -1,4 +1,4 @@
-"""Methods side by side: train with several seeds, attack the test set once, bootstrap the gap.
+r"""Methods side by side: train with several seeds, attack the test set once, bootstrap the gap.
 
     python experiments/compare.py --methods=pgm,grad_l2l,plain --seeds=1,2,3,4,5 \
         --against=pgm --out=results/digits
@@ -41,7 +41,7 @@ FLAGS = [
     Flag("which", ("best", "last"), "tested epoch: best on validation | last", "best"),
     Flag("pairs", str, "further differences, as 'fast_bat:fast_at,rnn_adv:pgd10'", ""),
     Flag("workdir", str, "folder of the runs", "runs/compare"),
-    Flag("out", str, "path of the report without its ending", "results/digits"),
+    Flag("out", str, "path of the report without its ending; WORKDIR/DATASET"),
     Flag("search", str, "folder of experiments/search.py's records, for the report", ""),
     Flag(
         "trials",
@@ -76,11 +76,11 @@ def compare(given: dict[str, Any]) -> int:
             if code:
                 return code
     report = _report(runs, methods, seeds, pairs, options) | {"search": found}
-    out = pathlib.Path(options["out"])
+    out = pathlib.Path(options["out"] or root / options["dataset"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), report)
     out.with_suffix(".md").write_text(page(report))
-    print(page(report))
+    print(f"{page(report)}\nwritten to {out}.md and {out}.json")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Attack a trained classifier on the test set.
+r"""Attack a trained classifier on the test set.
 
     python experiments/evaluate.py --workdir=runs/cifar100-grad_l2l-0 \
         --attacks=clean,fgsm,pgm10,pgm100x5,autoattack

@@ -60,7 +60,7 @@ RUN = [
     ),
     Flag("trials", int, "with --compare: settings tried for every learned follower; 0: none", 0),
     Flag("tune_trajectories", int, "with --trials: how many the trials have", 4),
-    Flag("out", str, "with --compare: path of the report without its ending", "results/imitation"),
+    Flag("out", str, "with --compare: path of the report without its ending; WORKDIR/table"),
     Flag("draws", int, "with --compare: draws of the bootstrap", 10_000),
     Flag("plots", bool, "with --compare: draw the curves (extra: plots)", True),
     Flag("expert_seed", int, "with --make_expert: its first seed", 0),
@@ -125,7 +125,8 @@ def _compare(configs: list[dict[str, Any]], given: dict[str, Any], options: dict
 
     if options["plots"] and importlib.util.find_spec("matplotlib") is None:
         raise UsageError("pictures need matplotlib: pip install 'l2ljax[plots]', or give --noplots")
-    options = options | {"workdir": options["workdir"] or "runs/imitation"}
+    workdir = options["workdir"] or "runs/imitation"
+    options = options | {"workdir": workdir, "out": options["out"] or f"{workdir}/table"}
     tried = {(c["environment"], c["follower"]): c for c in configs}
     few = [c | {"trajectories": options["tune_trajectories"]} for c in tried.values()]
     tuned = imitation_table.tune(few, options["trials"], options) if options["trials"] else {}

@@ -1,4 +1,4 @@
-"""Black-box robustness: images crafted on one net, classified by others (Tables 3, 6 and 7).
+r"""Black-box robustness: images crafted on one net, classified by others (Tables 3, 6 and 7).
 
     python experiments/transfer.py --targets=runs/digits-pgm-0,runs/digits-grad_l2l-0 \
         --surrogates=runs/digits-plain-1,runs/digits-pgm-1 --output=runs/transfer

@@ -197,9 +197,10 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
     flags = ["--compare", "--environment=CartPole-v1", "--follower=gail,l2l_gail,constant_reward"]
     flags += ["--trajectories=1,2", "--iterations=2", "--trials=4", "--tune_trajectories=1"]
     flags += [f"--demonstrations={demonstrations}", f"--workdir={tmp_path / 'runs'}", *SMALL]
-    flags += [f"--out={tmp_path / 'table'}", "--draws=50"]
+    flags += ["--draws=50"]
     assert gail.main(flags) == 0
-    report = json.loads((tmp_path / "table.json").read_text())
+    out = tmp_path / "runs" / "table"
+    report = json.loads(out.with_suffix(".json").read_text())
     assert [(r["config"]["follower"], r["config"]["trajectories"]) for r in report["rows"]] == [
         (name, n) for n in (1, 2) for name in ("gail", "l2l_gail", "constant_reward")
     ]
@@ -214,13 +215,13 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
         assert ("against_gail" in row) == (row["config"]["follower"] != "gail")
         if row["config"]["follower"] in tuned:
             assert row["config"]["phi_lr"] == largest
-    page = (tmp_path / "table.md").read_text()
+    page = out.with_suffix(".md").read_text()
     assert "best of 4 trials" in page and "not the paper's experiment" in page
     assert "Minus `gail` on the same task:" in page and "What tuning chose" in page
     assert page.count("| CartPole-v1 | `l2l_gail` |") == 2 * 2 + 1
     assert all(row["share"] == pytest.approx((200.5 - 20) / 480) for row in report["rows"])
     for picture in ("table.png", "table_accuracy.png"):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "runs" / picture).read_bytes().startswith(b"\x89PNG")
     assert len(made) == 2 * 4 + 6
     assert gail.main([*flags, "--copies=8"]) == 2
     assert "holds a run with other flags (--copies: 4 -> 8)" in capsys.readouterr().err

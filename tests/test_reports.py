@@ -23,7 +23,7 @@ TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --d
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
-    flags = [f"--workdir={folder / 'runs'}", f"--out={folder / 'digits'}", f"--flags={TINY}"]
+    flags = [f"--workdir={folder / 'runs'}", f"--flags={TINY}"]
     flags += ["--methods=fgsm,grad_l2l", "--against=fgsm", "--seeds=1,2", "--draws=200"]
     flags += ["--attacks=clean,fgsm,pgm10", f"--search={folder}", "--trials=2"]
     for method in ("fgsm", "grad_l2l"):
@@ -39,7 +39,7 @@ def compared(tmp_path_factory):
 
 def test_compare_reports_what_the_runs_measured(compared):
     folder, _ = compared
-    report = json.loads((folder / "digits.json").read_text())
+    report = json.loads((folder / "runs" / "digits.json").read_text())
     for method, row in report["rows"].items():
         for i, seed in enumerate(report["seeds"]):
             path = folder / "runs" / f"digits-{method}-{seed}" / "evaluation.json"
@@ -52,7 +52,7 @@ def test_compare_reports_what_the_runs_measured(compared):
     mean = {m: np.mean(row["accuracy"]["pgm10"]) for m, row in report["rows"].items()}
     gap, low, high = report["rows"]["grad_l2l"]["gap"]
     assert gap == pytest.approx(mean["grad_l2l"] - mean["fgsm"]) and low <= gap <= high
-    page = (folder / "digits.md").read_text()
+    page = (folder / "runs" / "digits.md").read_text()
     assert report["command"] in page and "seeds 1, 2" in page and "commit" in page
 
 
@@ -73,7 +73,7 @@ def test_compare_tells_the_differences_of_other_pairs(compared, capsys):
 
 def test_compare_gives_every_method_the_best_of_the_same_number_of_trials(compared, capsys):
     folder, flags = compared
-    report = json.loads((folder / "digits.json").read_text())
+    report = json.loads((folder / "runs" / "digits.json").read_text())
     for method in ("fgsm", "grad_l2l"):
         assert report["rows"][method]["flags"]["label_smoothing"] == 0.3
         assert report["search"][method]["chosen"] == 1 and report["search"][method]["trials"] == 2
@@ -118,7 +118,7 @@ def test_compare_tests_the_last_epoch_beside_the_best(compared, tmp_path):
 
 
 def test_a_page_tells_when_a_run_overfitted_and_gives_one_seed_no_spread(compared):
-    report = json.loads((compared[0] / "digits.json").read_text())
+    report = json.loads((compared[0] / "runs" / "digits.json").read_text())
     row = report["rows"]["fgsm"]
     assert "| 0 of 2 |" in page(report) and "(standard deviation over seeds)" in page(report)
     row["overfitting"] = [[{"epoch": 7}, {"epoch": 9}], []]
