@@ -228,7 +228,8 @@ class Run:
         self.clean = {"theta/clean_accuracy": values["theta/clean_accuracy"]}
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
-        collapsed = self.game.guarded and overfitted(values, self.notes["peak"])
+        classes = self.data.num_classes
+        collapsed = self.game.guarded and overfitted(values, self.notes["peak"], classes)
         event: dict[str, float] = {}
         if collapsed and not self.notes["collapsed"]:
             event = {name: values[f"val/{name}"] for name in ("fgsm", "robust")}

@@ -19,18 +19,21 @@ GOOD, COLLAPSED = (0.5, 0.6), (0.1, 0.9)
 
 
 @pytest.mark.parametrize(
-    "robust, fgsm, best, expected",
+    "robust, fgsm, best, classes, expected",
     [
-        (0.10, 0.90, 0.50, True),
-        (0.24, 0.45, 0.50, True),
-        (0.26, 0.90, 0.50, False),  # above half of its best
-        (0.10, 0.29, 0.50, False),  # FGSM has fallen as well: a bad epoch
-        (0.36, 0.50, 0.40, False),  # an honest learned attacker's gap
-        (0.00, 0.90, 0.00, False),  # it never was robust
+        (0.10, 0.90, 0.50, 10, True),
+        (0.24, 0.45, 0.50, 10, True),
+        (0.26, 0.90, 0.50, 10, False),  # above half of its best
+        (0.10, 0.29, 0.50, 10, False),  # FGSM has fallen as well: a bad epoch
+        (0.36, 0.50, 0.40, 10, False),  # an honest learned attacker's gap
+        (0.00, 0.90, 0.00, 10, False),  # it never was robust
+        (0.00, 0.29, 0.005, 10, False),  # nor was this, whatever one image says
+        (0.02, 0.30, 0.09, 10, False),  # a guess is right more often
+        (0.02, 0.30, 0.09, 100, True),  # not where there are more classes
     ],
 )
-def test_overfitting_is_a_fall_of_pgm_alone(robust, fgsm, best, expected):
-    assert overfitted({"val/robust": robust, "val/fgsm": fgsm}, best) is expected
+def test_overfitting_is_a_fall_of_pgm_alone(robust, fgsm, best, classes, expected):
+    assert overfitted({"val/robust": robust, "val/fgsm": fgsm}, best, classes) is expected
 
 
 def play(monkeypatch, workdir, script, *flags):
