@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 import evaluate
@@ -73,6 +74,7 @@ def compare(given: dict[str, Any]) -> int:
             workdir = root / f"{options['dataset']}-{method}-{seed}"
             chosen = found[method]["flags"] if options["trials"] else {}
             code, runs[method, seed] = _run(method, seed, workdir, chosen, options)
+            jax.clear_caches()  # a row's programs are its own, and a process may map only so many
             if code:
                 return code
     report = _report(runs, methods, seeds, pairs, options) | {"search": found}

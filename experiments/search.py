@@ -178,6 +178,7 @@ def search(given: dict[str, Any]) -> int:
         flags = draw(method, trial, options["seed"])
         config = configuration.resolve({"dataset": "digits", "method": method, **flags})
         _, _, best = train_once(config, data, options["seed"])
+        jax.clear_caches()  # as compare.py does after a row
         with path.open("a") as file:
             file.write(json.dumps({"trial": trial, "flags": flags, **best}) + "\n")
         print(f"{method} {trial}: {100 * best['robust']:.1f} % {best['seconds']:.1f} s {flags}")
