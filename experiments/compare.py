@@ -103,7 +103,8 @@ def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: d
         which, name = max(best, key=lambda kind: best[kind][score]), "evaluation.json"
     tested, images = workdir / name, options["num_examples"]
     there = summary["test_images"]
-    if not _answers(tested, options["attacks"].split(","), min(images or there, there)):
+    asked = options["attacks"].split(",")
+    if not _answers(tested, which, asked, min(images or there, there)):
         flags = [f"--workdir={workdir}", f"--which={which}", f"--attacks={options['attacks']}"]
         flags += [f"--output={tested}", *data, *([f"--num_examples={images}"] if images else [])]
         code = evaluate.main(flags)
@@ -112,12 +113,13 @@ def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: d
     return 0, {"summary": summary, "evaluation": json.loads(tested.read_text())}
 
 
-def _answers(tested: pathlib.Path, attacks: Sequence[str], images: int) -> bool:
-    """Whether an evaluation is there, with these attacks on so many images."""
+def _answers(tested: pathlib.Path, which: str, attacks: Sequence[str], images: int) -> bool:
+    """Whether an evaluation is there, of this checkpoint, with these attacks on so many images."""
     if not tested.exists():
         return False
     found = json.loads(tested.read_text())
-    return found["images"] == images and {r["attack"] for r in found["results"]} >= set(attacks)
+    same = found["which"] == which and found["images"] == images
+    return same and {r["attack"] for r in found["results"]} >= set(attacks)
 
 
 def _robust(run: dict[str, Any], attack: str) -> np.ndarray:
@@ -138,7 +140,6 @@ def _report(runs, methods, seeds, pairs, options) -> dict[str, Any]:
                 1e3 * run["summary"]["seconds"]["train"] / run["summary"]["steps"]["last"]
                 for run in of
             ],
-            "overfitted": sum(bool(run["summary"]["overfitting"]) for run in of),
             "overfitting": [run["summary"]["overfitting"] for run in of],
             "which": [run["evaluation"]["which"] for run in of],
             "flags": of[0]["evaluation"]["config"],

@@ -101,6 +101,10 @@ def test_compare_attacks_again_where_other_attacks_or_images_are_asked_for(compa
         report = json.loads((tmp_path / "digits.json").read_text())
         assert report["images"] == images
     assert len(report["rows"]["fgsm"]["accuracy"]["pgm3"]) == 2
+    run = tmp_path / "runs" / "digits-fgsm-1"  # where someone has tested another checkpoint since
+    assert evaluate.main([f"--workdir={run}", "--which=last", "--attacks=clean,pgm3"]) == 0
+    assert compare.main([*flags, "--attacks=clean,pgm3"]) == 0
+    assert json.loads((tmp_path / "digits.json").read_text()) == report
 
 
 def test_compare_tests_the_last_epoch_beside_the_best(compared, tmp_path):
