@@ -3,8 +3,8 @@
 Within an epoch or two the accuracy under PGD-10 falls to nothing while that under one FGSM step
 stays or rises (Wong et al. 2020). Two conditions, because an honest net of a learned attacker
 stands 12 to 14 points better under FGSM than under PGD, and because a bad epoch alone is no
-collapse. A third, because what never was better than a guess cannot fall: without it good runs were
-called off in their first epochs, after one robust image of 200.
+collapse. A third, because what never was better than a guess cannot fall: without it a run that
+ended well was said to collapse in epoch 4, after one robust image of 200.
 """
 
 from collections.abc import Mapping
