@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from l2ljax.errors import InputError
 from l2ljax.names import nearest
 
 
-class UsageError(ValueError):
+class UsageError(InputError):
     """Something the user asked for cannot be done; the message is one line."""
 
 
@@ -132,6 +133,6 @@ def run_main(
         return 0
     try:
         return body(parse(table, argv))
-    except (UsageError, DataError, CheckpointError, RecordError) as error:
+    except (InputError, DataError, CheckpointError, RecordError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

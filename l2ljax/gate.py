@@ -1,0 +1,168 @@
+"""The gate: what every entrance checks of images, labels, radius, words and logits, in one place.
+
+    x = images(x)                         # float in [0, 1]; uint8 is scaled
+    y = labels(y, len(x), classes=10)
+    check_eps(eps, norm)
+    word("loss", loss, LOSSES)
+
+An attack cannot move an image that is not lawful to begin with, so without these checks normalised
+pixels would count as "100 % robust". Values are looked at where they are concrete. Inside a
+caller's own `jit` or `vmap` they are not, and only rank, dtype and length are checked there.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from l2ljax.ball import NORMS, scale
+from l2ljax.errors import InputError
+from l2ljax.names import nearest
+from l2ljax.types import Array
+
+TOLERANCE = 1e-6
+"""How far outside [0, 1] float32 rounding may leave a pixel."""
+
+
+def word(kind: str, given: Any, known: Iterable[Any]) -> None:
+    """An InputError that names the nearest known word, unless `given` is one of them."""
+    known = list(known)
+    if given not in known:
+        raise InputError(nearest(kind, str(given), map(str, known)))
+
+
+def check_images(x: Any, name: str = "x") -> None:
+    """An InputError unless x is a batch of images: uint8, or floats in [0, 1], [N, H, W, C].
+
+    The images stay as they are. Use `images` where a device array in [0, 1] is wanted.
+    """
+    shape, dtype = _shape_and_dtype(x, name)
+    if len(shape) != 4:
+        hint = ": add the batch axis, x[None]" if len(shape) == 3 else ""
+        raise InputError(f"{name} must be images [N, H, W, C]; its shape is {list(shape)}{hint}")
+    if 0 in shape:
+        raise InputError(f"{name} holds no pixel: its shape is {list(shape)}")
+    if dtype == np.uint8:
+        return
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"{name} is {dtype}: pass uint8 pixels, or floats in [0, 1]")
+    if isinstance(x, Tracer):
+        return
+    low, high = _range(x)
+    if np.isnan(low) or np.isnan(high):
+        raise InputError(f"{name} holds NaN: every pixel must be a number in [0, 1]")
+    if low >= -TOLERANCE and high <= 1 + TOLERANCE:
+        return
+    seen = f"pixels of {name} reach from {low:g} to {high:g}"
+    if low >= -TOLERANCE and 1.5 < high <= 255:
+        raise InputError(f"{seen}: divide by 255, or pass uint8")
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise InputError(f"{seen}: every pixel must be a number in [0, 1]")
+    raise InputError(
+        f"{seen} and must lie in [0, 1]: give plain pixels, and subtract mean and divide by std "
+        "inside the classifier"
+    )
+
+
+def images(x: Any, name: str = "x") -> Array:
+    """x as a float array in [0, 1], checked; uint8 becomes float32 / 255."""
+    check_images(x, name)
+    x = jnp.asarray(x)
+    return x if x.dtype in (jnp.float32, jnp.float64) else scale(x)
+
+
+def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array:
+    """y as an array of n class indices below `classes`, checked."""
+    shape, dtype = _shape_and_dtype(y, name)
+    if len(shape) == 2 and shape[0] == n:
+        raise InputError(
+            f"{name} has the shape {list(shape)}, as one-hot labels have: pass class indices [N], "
+            f"{name}.argmax(-1)"
+        )
+    if shape != (n,):
+        raise InputError(f"{name} must be {n} class indices, one an image; it is {list(shape)}")
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(f"{name} is {dtype}: class indices are whole numbers, such as int32")
+    if not isinstance(y, Tracer):
+        low, high = (int(v) for v in _range(y))
+        if low < 0 or (classes is not None and high >= classes):
+            known = "" if classes is None else f", and the classifier has {classes} classes"
+            hint = ": classes count from 0" if low >= 1 and high == classes else ""
+            raise InputError(f"{name} reaches from {low} to {high}{known}{hint}")
+    return jnp.asarray(y)
+
+
+def check_norm(norm: str) -> None:
+    """An InputError unless norm is one of `ball.NORMS`."""
+    word("norm", norm, NORMS)
+
+
+def check_eps(eps: Any, norm: str = "linf", *, unbounded: bool = False) -> None:
+    """An InputError unless eps is a radius on the [0, 1] scale: in (0, 1], in l2 above 0.
+
+    `unbounded` allows infinity too, for an attack that looks for the nearest adversarial image.
+    """
+    check_norm(norm)
+    if isinstance(eps, Tracer):
+        return
+    if isinstance(eps, str):
+        raise InputError(f"eps={eps!r} is text: pass a number, such as 8 / 255")
+    try:
+        value = float(eps)
+    except (TypeError, ValueError):
+        raise InputError(f"eps={eps!r} is no number: pass one radius, such as 8 / 255") from None
+    if np.isinf(value) and value > 0 and unbounded:
+        return
+    if not 0 < value < np.inf:
+        raise InputError(f"eps={eps} must be a number above 0, such as 8 / 255")
+    if norm == "linf" and value > 1:
+        raise InputError(f"eps={eps} is outside (0, 1]: pixels live in [0, 1], so 8 means 8 / 255")
+
+
+def check_logits(out: Any, n: int) -> int:
+    """The number of classes, or an InputError unless `out` (array or shape) is logits [n, K]."""
+    if isinstance(out, (tuple, list, dict)):
+        raise InputError(
+            f"the classifier returns a {type(out).__name__}: give a function of the images that "
+            "returns the logits alone, such as lambda x: model(x)[0]"
+        )
+    if not hasattr(out, "shape") or not hasattr(out, "dtype"):
+        raise InputError(f"the classifier must return logits [N, K]; it returns {type(out)}")
+    if len(out.shape) != 2 or out.shape[0] != n:
+        raise InputError(
+            f"the classifier must return logits [N, K] for [N, H, W, C] images; for {n} images it "
+            f"returns {list(out.shape)}"
+        )
+    if out.shape[1] < 2:
+        raise InputError("the classifier returns one number an image: attacks need two classes")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise InputError(f"the classifier returns {out.dtype}: attacks need its float logits")
+    if jnp.finfo(out.dtype).bits < 32:
+        raise InputError(
+            f"the classifier returns {out.dtype} logits, whose rounding hides what an attack "
+            "reaches: compute at least the last layer in float32"
+        )
+    return out.shape[1]
+
+
+def _shape_and_dtype(x: Any, name: str) -> tuple[tuple[int, ...], Any]:
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise InputError(f"{name} is a {type(x).__name__}: pass a NumPy or JAX array")
+    return tuple(x.shape), x.dtype
+
+
+@jax.jit
+def _device_range(x: Array) -> tuple[Array, Array]:
+    return x.min(), x.max()
+
+
+def _range(x: Any) -> tuple[float, float]:
+    """The least and the largest entry, NaN where there is one."""
+    if isinstance(x, jax.Array):
+        low, high = jax.device_get(_device_range(x))
+    else:
+        low, high = np.min(x), np.max(x)
+    return float(low), float(high)
