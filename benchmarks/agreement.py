@@ -79,7 +79,7 @@ def open_net(
     if not config["model"].startswith("wrn"):
         raise UsageError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
     saved = restore(path, which, config, data, game)
-    theta, stats = jax.device_get((saved.theta, saved.state.theta_stats))
+    theta, stats = jax.device_get((saved.theta, saved.theta_stats))
     f = game.frozen(theta, stats)
     x = np.asarray(scale(jnp.asarray(data.x_test[:images])))
     y = np.asarray(data.y_test[:images])

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from climbs import Learned
 from l2ljax.ball import scale
-from l2ljax.losses import cross_entropy
+from l2ljax.losses import plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
 from l2ljax.solvers.rnn import rnn
 from options import UsageError
@@ -50,8 +50,7 @@ def train(f: Partial, x: np.ndarray, y: np.ndarray, eps: float, seed: int, o: di
             rows = jax.random.permutation(draw, len(x))[:n]
             x, y, keys = x[rows], y[rows], jax.random.split(start, n)
 
-            def ell(theta, x):
-                return cross_entropy(f(x), y)
+            ell = plain_ell("ce", f, x, y)
 
             def fallen(phi):
                 return -solver.solve(keys, None, phi, {}, ell, x, y, eps=eps, train=True).gain

@@ -80,9 +80,10 @@ def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, 
 def torch_step(config: dict[str, Any], f: Any, g: Any):
     """The step in torch."""
     import torch_steps
+    from l2ljax.ball import length
 
     eps = fraction(config["eps"])
-    size = step_size(config["inner_step"], eps) if config["inner_step"] else 0.0
+    size = float(length(step_size(config["inner_step"] or "0"), eps))
     return torch_steps.make_step(config, f, g, eps, size)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
+from l2ljax.bilevel import evaluating
 from l2ljax.data import load, scale
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
@@ -46,7 +47,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
 
     @jax.jit
     def losses(theta, phi, x, y):
-        ell = method.attack_loss(lambda theta, x: f(theta, stats, x, "eval")[0], theta, x, y)
+        ell = method.attack_loss(evaluating(f, stats), theta, stats, x, y)
         found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
         return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
 

@@ -2,9 +2,10 @@
 
     python examples/new_attacker_input.py
 
-A is a function (x, y, theta, ell) -> [B, H, W, C]: whatever the attacker should see of the
-classifier goes there. `ell(theta, x)` is the loss per image with all else bound in, and
-`input_gradient` stops the derivatives of both players, so that A is a constant to them.
+A is a function (x, y, theta, ell) -> [B, H, W, C], ell: whatever the attacker should see of the
+classifier goes there. `ell(theta, x)` is the loss per image with all else bound in. By
+`input_gradient` A is a constant to both players. It also returns the ell that has looked: under
+`craft_bn="update"` that ell carries the BatchNorm statistics of its passes.
 """
 
 import flax.linen as nn
@@ -27,9 +28,10 @@ def look_ahead(eps):
     """A = [x, u(x), u(x + eps sign u(x))]: the gradient now, and after a step along it."""
 
     def A(x, y, theta, ell):
-        u = normalise(input_gradient(ell, theta, x), "per_example_max", None)
-        ahead = input_gradient(ell, theta, jnp.clip(x + eps * jnp.sign(u), 0, 1))
-        return jnp.concatenate([x, u, normalise(ahead, "per_example_max", None)], axis=-1)
+        here, ell = input_gradient(ell, theta, x)
+        ahead, ell = input_gradient(ell, theta, jnp.clip(x + eps * jnp.sign(here), 0, 1))
+        u, v = (normalise(gradient, "per_example_max") for gradient in (here, ahead))
+        return jnp.concatenate([x, u, v], axis=-1), ell
 
     return A
 

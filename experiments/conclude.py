@@ -64,7 +64,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
             checks[which] = spot_check(saved, options["select_check"], options["eval_batch"])
         results = evaluate(
             jax.random.key(0),
-            game.frozen(*game.layout.whole((saved.theta, saved.state.theta_stats))),
+            game.frozen(*game.layout.whole((saved.theta, saved.theta_stats))),
             data.x_test,
             data.y_test,
             attacks,
@@ -92,7 +92,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "select_check_images": options["select_check"],
         "select_check": checks,
         "seconds": {"train": line["seconds/train"]},
-        "theta_sha256": fingerprint((last.state.theta, last.state.theta_stats)),
+        "theta_sha256": fingerprint((last.state.theta, last.theta_stats)),
         "phi_sha256": fingerprint((last.state.phi, last.state.phi_stats)),
         "made_with": describe(),
     }

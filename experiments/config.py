@@ -47,7 +47,11 @@ GAME = [
     Flag("order", ("simultaneous", "alternating"), "Algorithm 2 | the authors' code"),
     Flag("phi_steps", int, "moves of phi per move of theta (alternating order)"),
     Flag("inner_steps", int, "steps T or K of the inner problem"),
-    Flag("inner_step", "step", "size of one step on the [0, 1] scale, or in radii as 1.25eps"),
+    Flag(
+        "inner_step",
+        "step",
+        "size of a step on the [0, 1] scale; 1.25eps is in radii, which follow --eps_warmup",
+    ),
     Flag("attacker_start", tuple(STARTS), "where the inner problem starts"),
     Flag("grad_norm", GRAD_NORMS, "scaling of the gradient the attacker sees"),
     Flag("attack_loss", tuple(ATTACK_LOSSES), "the loss whose gradient the inner problem uses"),

@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
         names = ("attacks", "split", "norm", "seed", "learned_scaling", "learned_steps")
         return {
             "images": hashlib.sha256(images).hexdigest()[:16],
-            "theta": fingerprint((self.saved.theta, self.saved.state.theta_stats))[:16],
+            "theta": fingerprint((self.saved.theta, self.saved.theta_stats))[:16],
             "eps": self.eps,
             "keep": bool(self.options["save_adversarials"]),
             **{name: self.options[name] for name in names},
@@ -70,7 +70,7 @@ def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> E
         configuration.read(sibling)  # one that is no run is refused before anything is attacked
     text = options["eps"] or config["eps"]
     saved = restore(workdir, options["which"], config, data, game)
-    weights = saved.theta, saved.state.theta_stats
+    weights = saved.theta, saved.theta_stats
     exact = make_game(config | {"bf16": False}, data).frozen if config["bf16"] else None
     x, y = (data.x_test, data.y_test) if options["split"] == "test" else (data.x_val, data.y_val)
     n = options["num_examples"] or len(x)

@@ -58,7 +58,7 @@ def export(given: dict[str, Any]) -> int:
         raise UsageError(f"{out} holds {there[0]} already: add --overwrite, or give another --out")
     config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
     saved = restore(workdir, which, config, data, game)
-    players = {"theta": (saved.theta, saved.state.theta_stats)}
+    players = {"theta": (saved.theta, saved.theta_stats)}
     if game.method.learns:
         players["phi"] = (saved.state.phi, saved.state.phi_stats)
     files: dict[str, Any] = {}

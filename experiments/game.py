@@ -18,6 +18,7 @@ from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.parallel import ONE, Layout, lay_out
 from l2ljax.schedules import learning_rate, optimiser, radius
+from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
 from options import UsageError, fraction, step_size
 
@@ -29,7 +30,8 @@ class Game(NamedTuple):
     a command: (state, x, y, order, first, rng) -> (state, metrics of n steps), laid over devices by
     `layout`, order[0] being the first row of step `first`. `rows` are the images that one device's
     body sees of a batch, `part_size` those of a part of the batch on all devices;
-    `frozen` is (theta, stats) -> the classifier in eval mode; `probe` is the method's, if any.
+    `frozen` is (theta, stats) -> the classifier in eval mode and in float32; `probe` is the
+    method's, if any.
     """
 
     f: Apply
@@ -77,6 +79,8 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
     rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
     tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
     f, eps = functional(classifier), fraction(config["eps"])
+    # Whatever is reported is of the float32 net with these weights, also where it trains in bf16.
+    exact = functional(players(config | {"bf16": False}, data)[0])
     step = make_step(
         functional(step_classifier),
         step_method,
@@ -96,7 +100,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
 
     # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
     def fresh(rng: Array) -> State:
-        theta_key, phi_key = jax.random.split(rng)
+        theta_key, phi_key = stream(rng, "theta"), stream(rng, "phi")
         theta, theta_stats = initialise(classifier, theta_key, example)
         ema = config["ema_decay"] > 0
         return init_state(phi_key, theta, theta_stats, method, tx_theta, tx_phi, example, ema=ema)
@@ -108,11 +112,10 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         return _start_from(config["init_from"], tree, fresh(jax.random.key(seed)))
 
     def train_step(state: State, x: Array, y: Array, order: Array, first: Array, rng: Array):
-        # The solver's keys are folded from the same rng; 2**31 - 1 is no turn of theirs.
         draws = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
         image_rows = batch_rows(rows, layout.axis_name, config["accumulate"])
         batch = take_batch(
-            per_image(jax.random.fold_in(draws, 2**31 - 1), image_rows),
+            per_image(stream(draws, "augmentation"), image_rows),
             x,
             y,
             order,
@@ -124,7 +127,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
 
     return Game(
         f=f,
-        frozen=freeze(f),
+        frozen=freeze(exact),
         method=method,
         init=init,
         abstract=jax.eval_shape(fresh, jax.random.key(0)),
@@ -135,7 +138,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         rows=rows,
         part_size=config["batch_size"] // config["accumulate"],
         diagnose=make_diagnose(f, method),
-        probe=method.probe(method, f) if method.probe else None,
+        probe=method.probe(method, f, config["craft_bn"]) if method.probe else None,
         rates=rates,
         steps_per_epoch=steps_per_epoch,
         eps=eps,
@@ -192,9 +195,9 @@ def method_of(config: dict[str, Any], channels: int, axis_name: str | None = Non
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """What the method's row takes, as numbers."""
-    takes, eps = METHODS[config["method"]].takes, fraction(config["eps"])
+    takes = METHODS[config["method"]].takes
     settings = {name: config[name] for name in takes}
-    settings |= {name: step_size(settings[name], eps) for name in STEPS if name in takes}
+    settings |= {name: step_size(settings[name]) for name in STEPS if name in takes}
     if "bat_lambda" in takes:
         settings["bat_lambda"] = settings["bat_lambda"] or 1 / settings["bat_step"]
     return settings
@@ -262,5 +265,8 @@ def _start_from(workdir: str, tree: dict[str, Any], state: State) -> State:
             raise UsageError(f"--init_from={workdir}: its {name} is of another architecture")
     theta = jax.tree.map(jnp.asarray, tree["theta"])
     stats = jax.tree.map(jnp.asarray, tree["theta_stats"])
-    ema = jax.tree.map(jnp.copy, theta) if state.ema else state.ema
-    return state._replace(theta=theta, theta_stats=stats, ema=ema)
+    state = state._replace(theta=theta, theta_stats=stats)
+    if not state.ema:
+        return state
+    ema, ema_stats = jax.tree.map(jnp.copy, (theta, stats))
+    return state._replace(ema=ema, ema_stats=ema_stats)

@@ -52,7 +52,7 @@ def finder(options: dict[str, Any], data_dir: str) -> Callable[[str], Play]:
             config = config | {"grad_norm": "none" if is_frozen else "per_example_max"}
             if is_frozen:
                 n = config["batch_size"]
-                f = game.frozen(saved.theta, saved.state.theta_stats)
+                f = game.frozen(saved.theta, saved.theta_stats)
                 x, y = (jnp.asarray(v[:n]) for v in (data.x_train, data.y_train))
                 frozen = gradient_scale(f, scale(x), y, loss=loss)
         solver = method_of(config, data.x_train.shape[-1]).solver

@@ -59,7 +59,7 @@ def masking_report(
     siblings: workdirs of other runs on the same data set; known: what stood after attacks that
     were made before, by name.
     """
-    f = saved.game.frozen(saved.theta, saved.state.theta_stats)
+    f = saved.game.frozen(saved.theta, saved.theta_stats)
     others = [_sibling(name, saved.data, data_dir) for name in siblings]
     rng = jax.random.key(seed)
     s = subject(rng, f, x, y, eps=eps, batch_size=batch_size, budget=budget, known=known)
@@ -97,7 +97,7 @@ def _sibling(name: str, data: Dataset, data_dir: str | None):
     if theirs.x_test.shape[1:] != data.x_test.shape[1:] or theirs.num_classes != data.num_classes:
         raise UsageError(f"sibling {name} is of another data set ({theirs.name})")
     other = restore(pathlib.Path(name), "best", config, theirs, game)
-    return game.frozen(other.theta, other.state.theta_stats)
+    return game.frozen(other.theta, other.theta_stats)
 
 
 def show_checks(checks: Sequence[Check], missing: Mapping[str, str]) -> str:

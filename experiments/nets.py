@@ -82,7 +82,7 @@ def open_nets(
         data = loaded[sizes]
         game = make_game(config | {"bf16": False}, data)
         saved = restore(pathlib.Path(workdir), which, config, data, game)
-        weights = saved.theta, saved.state.theta_stats
+        weights = saved.theta, saved.theta_stats
         architecture = config["model"], config["dropout"], data.mean, data.std
         f = programs.setdefault(architecture, game.frozen)(*weights)
         nets[name] = Net(workdir, config, saved.step, fingerprint(weights), f)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from l2ljax.ball import Radii
 from l2ljax.errors import InputError
 from l2ljax.names import nearest
 
@@ -43,12 +44,12 @@ def fraction(text: str | float) -> float:
     return value
 
 
-def step_size(text: str, eps: float) -> float:
+def step_size(text: str) -> float | Radii:
     """`0.01`, `2/255`, or a multiple of the radius as `1.25eps`."""
     number, relative, rest = text.partition("eps")
     if rest or (relative and not number):
         raise UsageError(f"{text!r} is no step such as 2/255 or 1.25eps")
-    return fraction(number) * (eps if relative else 1.0)
+    return Radii(fraction(number)) if relative else fraction(number)
 
 
 def check_eps(text: str | float, norm: str = "linf") -> float:
@@ -95,7 +96,7 @@ def parse(table: Sequence[Flag], argv: Sequence[str]) -> dict[str, Any]:
             raise UsageError(nearest(f"--{name}", value, kind))
         if kind in ("fraction", "step") or kind is float:
             try:
-                step_size(value, 1.0) if kind == "step" else fraction(value)
+                step_size(value) if kind == "step" else fraction(value)
             except UsageError as error:
                 raise UsageError(f"--{name}: {error}") from None
     return given

@@ -21,13 +21,14 @@ WHICH = tuple(KINDS)
 
 
 class Saved(NamedTuple):
-    """One checkpoint of a run: theta is the raw or the averaged classifier, as asked."""
+    """One checkpoint of a run: theta and its statistics are the raw or the averaged ones."""
 
     config: dict[str, Any]
     data: Dataset
     game: Game
     state: State
     theta: Tree
+    theta_stats: Tree
     notes: dict[str, Any]
     step: int
 
@@ -56,5 +57,7 @@ def restore(
     if restored is None:
         raise CheckpointError(f"{workdir} holds no {kind} checkpoint yet")
     state, notes, step = restored
-    theta = state.ema if which.endswith("_ema") else state.theta
-    return Saved(config, data, game, state, theta, notes, step)
+    theta, stats = state.theta, state.theta_stats
+    if which.endswith("_ema"):
+        theta, stats = state.ema, state.ema_stats
+    return Saved(config, data, game, state, theta, stats, notes, step)

@@ -143,10 +143,10 @@ def train_once(
         seconds += time.perf_counter() - began
         if (epoch + 1) % every:
             continue
-        for theta in (state.theta, state.ema):
+        for theta, stats in ((state.theta, state.theta_stats), (state.ema, state.ema_stats)):
             if not theta:
                 continue
-            f = game.frozen(theta, state.theta_stats)
+            f = game.frozen(theta, stats)
             stood = robust(
                 jax.random.fold_in(rng, 1),
                 f,
@@ -158,7 +158,7 @@ def train_once(
             )
             if stood.mean() > best["robust"]:
                 best = {"robust": float(stood.mean()), "epoch": epoch + 1}
-                kept = jax.tree.map(np.array, state._replace(theta=theta))
+                kept = jax.tree.map(np.array, state._replace(theta=theta, theta_stats=stats))
     return game, kept, best | {"seconds": seconds}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from l2ljax.attacks import fgsm, pgd
 from l2ljax.ball import scale
+from l2ljax.bilevel import evaluating
 from runtime import cache_folder
 from saved import open_run, restore
 
@@ -19,14 +20,12 @@ def sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Pa
     config, data, game = open_run(workdir, str(cache_folder("data")))
     saved = restore(workdir, "best", config, data, game)
     state, eps = saved.state, game.eps
-    f = game.frozen(saved.theta, state.theta_stats)
+    f = game.frozen(saved.theta, saved.theta_stats)
     x, y = scale(jnp.asarray(data.x_test[:columns])), jnp.asarray(data.y_test[:columns])
     key = jax.random.key(0)
 
-    def at(theta, x, **ask):
-        return game.f(theta, state.theta_stats, x, "eval", **ask)[0]
-
-    ell = game.method.attack_loss(at, saved.theta, x, y)
+    seen = evaluating(game.f, saved.theta_stats)
+    ell = game.method.attack_loss(seen, saved.theta, saved.theta_stats, x, y)
     own = game.method.solver.solve(
         jax.random.split(key, len(x)),
         saved.theta,

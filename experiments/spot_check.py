@@ -20,7 +20,7 @@ ATTACKS = ("selection", "autoattack_quick")
 def spot_check(saved: Saved, images: int, batch_size: int) -> dict[str, Any]:
     """Both accuracies on the first validation images."""
     x, y = saved.data.x_val[:images], saved.data.y_val[:images]
-    f = saved.game.frozen(saved.theta, saved.state.theta_stats)
+    f = saved.game.frozen(saved.theta, saved.theta_stats)
     size = min(batch_size, len(x))
     accuracy = {
         name: float(

@@ -54,10 +54,11 @@ class Validation:
     def validate(self, state: State) -> dict[str, float]:
         """On the validation split: clean, worst-case PGM-10 and, of theta itself, FGSM accuracy."""
         values = {}
-        for suffix, theta in (("", state.theta), ("_ema", state.ema)):
-            if not theta:
+        own, average = (state.theta, state.theta_stats), (state.ema, state.ema_stats)
+        for suffix, weights in (("", own), ("_ema", average)):
+            if not weights[0]:
                 continue
-            f = self.game.frozen(*self.layout.whole((theta, state.theta_stats)))
+            f = self.game.frozen(*self.layout.whole(weights))
             attacks = {"clean": "clean", "robust": "selection"}
             if not suffix and self.game.guarded:
                 attacks["fgsm"] = "fgsm"

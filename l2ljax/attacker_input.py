@@ -12,22 +12,31 @@ import jax
 import jax.numpy as jnp
 from jax.lax import pmax, stop_gradient
 
-from l2ljax.types import Array, Ell, Tree
+from l2ljax.names import word
+from l2ljax.types import Array, Ell, Tree, without_statistics
 
 GradNorm = Literal["batch_max", "per_example_max", "sign", "none"]
 GRAD_NORMS: tuple[GradNorm, ...] = ("batch_max", "per_example_max", "sign", "none")
 
-AttackerInput = Callable[[Array, Array, Tree, Ell], Array]
-"""A : (x, y, theta, ell) -> the attacker's input [B, H, W, C']."""
+AttackerInput = Callable[[Array, Array, Tree, Ell], tuple[Array, Ell]]
+"""A : (x, y, theta, ell) -> the attacker's input [B, H, W, C'], and the ell that has looked."""
 
 
-def slope(ell: Ell, theta: Tree, x: Array) -> Array:
-    """grad_x ell(f(x_i), y_i) per example, a function of theta that may be differentiated."""
-    return jax.grad(lambda x: ell(theta, x).sum())(x)
+def slope(ell: Ell, theta: Tree, x: Array) -> tuple[Array, Ell]:
+    """grad_x ell(f(x_i), y_i) per example, a function of theta that may be differentiated.
+
+    And the ell that has seen x: its statistics come with the gradient and cost no further pass.
+    """
+
+    def total(x: Array) -> tuple[Array, Ell]:
+        loss, seen = ell.look(theta, x)
+        return loss.sum(), seen
+
+    return jax.grad(total, has_aux=True)(x)
 
 
-def input_gradient(ell: Ell, theta: Tree, x: Array) -> Array:
-    """u_i = grad_x ell(f(x_i), y_i), per example and constant for autodiff."""
+def input_gradient(ell: Ell, theta: Tree, x: Array) -> tuple[Array, Ell]:
+    """u_i = grad_x ell(f(x_i), y_i), per example and constant for autodiff; the ell after it."""
     return slope(ell, stop_gradient(theta), stop_gradient(x))
 
 
@@ -36,6 +45,7 @@ def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Ar
 
     A gradient that is zero everywhere stays zero.
     """
+    word("grad_norm", grad_norm, GRAD_NORMS)
     if grad_norm == "sign":
         return jnp.sign(u)
     if grad_norm == "none":
@@ -49,10 +59,11 @@ def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Ar
 
 def image_and_gradient(grad_norm: GradNorm, axis_name: str | None = None) -> AttackerInput:
     """A = [x, u-hat(x)], channel by channel, the Grad attacker's."""
+    word("grad_norm", grad_norm, GRAD_NORMS)
 
-    def A(x: Array, y: Array, theta: Tree, ell: Ell) -> Array:
-        u = normalise(input_gradient(ell, theta, x), grad_norm, axis_name)
-        return jnp.concatenate([x, u], axis=-1)
+    def A(x: Array, y: Array, theta: Tree, ell: Ell) -> tuple[Array, Ell]:
+        u, ell = input_gradient(ell, theta, x)
+        return jnp.concatenate([x, normalise(u, grad_norm, axis_name)], axis=-1), ell
 
     return A
 
@@ -60,9 +71,7 @@ def image_and_gradient(grad_norm: GradNorm, axis_name: str | None = None) -> Att
 def example_input(A: AttackerInput, x: Array) -> Array:
     """Zeros of the shape that A gives for images like x: what an attacker is initialised on."""
 
-    def shape_only(theta: Tree, x: Array) -> Array:
-        return x.sum(axis=tuple(range(1, x.ndim)))
-
+    ell = without_statistics(lambda theta, x: x.sum(axis=tuple(range(1, x.ndim))))
     y = jnp.zeros(len(x), jnp.int32)
-    a = jax.eval_shape(lambda x, y: A(x, y, None, shape_only), x, y)
+    a = jax.eval_shape(lambda x, y: A(x, y, None, ell)[0], x, y)
     return jnp.zeros(a.shape, a.dtype)

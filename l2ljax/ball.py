@@ -4,10 +4,14 @@
 a black pixel sits exactly on the box.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from l2ljax.names import word
 from l2ljax.types import Array
 
 NORMS = ("linf", "l2")
@@ -32,7 +36,9 @@ def size(delta: Array, norm: str) -> Array:
     axes = tuple(range(1, delta.ndim))
     if norm == "linf":
         return jnp.abs(delta).max(axes, keepdims=True)
-    return jnp.sqrt((delta * delta).sum(axes, keepdims=True))
+    square = (delta * delta).sum(axes, keepdims=True)
+    # The root of 0 is never taken: its slope is infinite, and a learned attacker's gradient NaN.
+    return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
 
 
 def project_l2(delta: Array, eps: Array | float) -> Array:
@@ -62,8 +68,11 @@ def steepest(u: Array, norm: str) -> Array:
 
 
 def box(x: Array, delta: Array) -> Array:
-    """The part of delta that keeps x + delta in [0, 1]; never larger than delta."""
-    return lax.clamp(-x, delta, 1 - x)
+    """The part of delta that keeps x + delta in [0, 1]; never larger than delta.
+
+    Where a pixel of x itself lies outside, delta may not lead further out.
+    """
+    return lax.clamp(jnp.minimum(-x, 0), delta, jnp.maximum(1 - x, 0))
 
 
 def per_image(rng: Array, rows: Array | int) -> Array:
@@ -105,6 +114,17 @@ def uniform_l2(rng: Array, x: Array, eps: Array | float) -> Array:
     return box(x, jax.vmap(draw)(per_image(rng, len(x))) * jnp.asarray(eps, x.dtype))
 
 
+class Radii(NamedTuple):
+    """A length as a multiple of the radius: it follows eps where eps is warmed up."""
+
+    number: float
+
+
+def length(step_size: float | Radii, eps: Array | float) -> Array | float:
+    """A step size on the [0, 1] scale: a number as it is, `Radii` times eps."""
+    return step_size.number * eps if isinstance(step_size, Radii) else step_size
+
+
 def gaussian(rng: Array, x: Array, scale: float) -> Array:
     """scale * N(0, 1) for every pixel, cut to the box."""
     draw = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))
@@ -126,6 +146,13 @@ STARTS = {
     "gaussian": lambda rng, x, eps: gaussian(rng, x, START_SCALE),
 }
 """Where an inner problem begins: (rng, x, eps) -> delta."""
+
+
+def start_of(name: str) -> Callable[[Array, Array, Array | float], Array]:
+    """The start of that name; an InputError names the nearest one where there is none."""
+    word("start", name, STARTS)
+    return STARTS[name]
+
 
 STARTS_L2 = STARTS | {"uniform": uniform_l2}
 """The same for the l2 ball."""

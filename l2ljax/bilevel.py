@@ -8,18 +8,24 @@ both players; `alternating` is the authors' code, theta first and then phi again
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax.lax import pmean, stop_gradient
 
 from l2ljax.ball import batch_rows, per_image
+from l2ljax.errors import InputError
+from l2ljax.functional import MODES, Functional, pass_again
+from l2ljax.gate import check_eps, check_images, check_logits, images, labels
 from l2ljax.inner_loop import repeat
-from l2ljax.types import Apply, Array, Method, Mode, State, Tree
+from l2ljax.names import word
+from l2ljax.streams import stream
+from l2ljax.types import Apply, Array, Method, Mode, Seeing, State, Tree
+
+ORDERS = ("simultaneous", "alternating")
+"""The paper's Algorithm 2 | the loop of the authors' code."""
 
 
 class Turn(NamedTuple):
@@ -34,6 +40,10 @@ class Turn(NamedTuple):
 
 def turns(method: Method, phi_steps: int, craft_bn: Mode) -> list[Turn]:
     """The moves of one step, in order: the paper's Algorithm 2, or the loop of its code."""
+    word("order", method.order, ORDERS)
+    word("craft_bn", craft_bn, MODES)
+    if phi_steps < 1:
+        raise InputError(f"phi_steps={phi_steps} must be at least 1")
     if not method.learns or method.order == "simultaneous":
         return [Turn(True, method.learns, craft_bn, train_attacker=True, outer="update")]
     descend = Turn(True, False, craft_bn, train_attacker=False, outer="update")
@@ -70,13 +80,48 @@ def init_state(
     *,
     ema: bool = False,
 ) -> State:
-    """The state at step 0; x is any batch of images of the right shape."""
+    """The state at step 0; x is any batch of images of the right shape.
+
+    theta and its statistics are copied, so that a step that is compiled to donate its state leaves
+    the caller's alone.
+    """
+    check_images(x)
     phi, phi_stats = method.solver.init(rng, x)
     zero = jnp.zeros((), jnp.int32)
-    # A copy: theta and its average are donated to the step as separate buffers.
-    average = jax.tree.map(jnp.copy, theta) if ema else {}
+    theta, theta_stats = jax.tree.map(jnp.copy, (theta, theta_stats))
+    average = jax.tree.map(jnp.copy, (theta, theta_stats)) if ema else ({}, {})
     opt_theta, opt_phi = tx_theta.init(theta), tx_phi.init(phi)
-    return State(zero, zero + 0, theta, theta_stats, opt_theta, phi, phi_stats, opt_phi, average)
+    return State(zero, zero + 0, theta, theta_stats, opt_theta, phi, phi_stats, opt_phi, *average)
+
+
+def outside(f: Apply, mode: Mode, rng: Array) -> Seeing:
+    """f in a mode, with a dropout key for each of its passes: over x + delta."""
+
+    def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
+        logits, stats = f(theta, stats, x, mode, jax.random.fold_in(rng, draw), **ask)
+        if not ask:
+            check_logits(logits, len(x))
+        return logits, stats
+
+    return seeing
+
+
+def inside(f: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Seeing:
+    """f as the inner problem sees it: while delta is made.
+
+    `update` hands the statistics from pass to pass. `batch` and `eval` keep none, and every pass
+    in `eval` sees those of the step's beginning.
+    """
+    return evaluating(f, theta_stats) if mode == "eval" else outside(f, mode, rng)
+
+
+def evaluating(f: Apply, theta_stats: Tree) -> Seeing:
+    """f in eval mode, always with these statistics."""
+
+    def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
+        return f(theta, theta_stats, x, "eval", **ask)[0], stats
+
+    return seeing
 
 
 def make_step(
@@ -97,40 +142,50 @@ def make_step(
 
     rng is the key of the run, the same at every step, and an argument so that all seeds share one
     compilation. eps is the radius, or a function of the step where it is warmed up.
-    craft_bn="update" lets the classifier's statistics see the clean images too, as in the
-    authors' code. A batch has `accumulate` parts: their gradients are averaged and the players move
-    once, while BatchNorm and the attacker's batch maximum see a part at a time. `cut` lays a part
-    over devices (`parallel.Layout.cut`).
+    craft_bn="update" keeps the classifier's statistics of every pass that made delta, in order, as
+    the authors' codes do; "batch" uses the batch's own and discards them, "eval" the running ones.
+    ema_decay is the decay per step of the moving averages of theta and of its statistics; it is
+    warmed up (`decay_at`). A batch has `accumulate` parts: their gradients are averaged and the
+    players move once, while BatchNorm and the attacker's batch maximum see a part at a time. `cut`
+    lays a part over devices (`parallel.Layout.cut`).
     """
     solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
+    if not callable(eps):
+        check_eps(eps)
+    if accumulate < 1:
+        raise InputError(f"accumulate={accumulate} must be at least 1")
+    if not 0 <= ema_decay < 1:
+        raise InputError(f"ema_decay={ema_decay} must lie in [0, 1)")
+    if axis_name is not None:
+        _check_reduces(f, axis_name)
     leader, follower = Player(tx_theta), Player(tx_phi)
     mean = (lambda tree: pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
 
-    def play(turn: Turn, state: State, rng: Array, keys: Array, x: Array, y: Array, eps: Array):
-        dropout = jax.random.split(rng)[0]
-        craft: Mode = "batch" if turn.craft == "update" else turn.craft
+    def play(turn: Turn, state: State, rng: Array, rows: Array, x: Array, y: Array, eps: Array):
+        keys = per_image(stream(rng, "images"), rows)
         players = tuple(i for i, moves in enumerate((turn.theta, turn.phi)) if moves)
 
         def gradients(
             i: Array | int, statistics: tuple[Tree, Tree], keys: Array, x: Array, y: Array
         ):
             theta_stats, phi_stats = statistics
-            noise = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-            outer = partial(f, mode=turn.outer, rng=jax.random.fold_in(dropout, i))
-
-            def at(theta, x, **ask):
-                return f(theta, theta_stats, x, craft, **ask)[0]
+            part = jax.random.fold_in(rng, i)
+            looking = inside(f, turn.craft, stream(part, "crafting"), theta_stats)
+            outer = outside(f, turn.outer, stream(part, "training"))
 
             def J(theta, phi):
-                ell = method.attack_loss(at, theta, x, y)
+                ell = method.attack_loss(looking, theta, theta_stats, x, y)
                 train = turn.train_attacker
                 inner = solve(keys, theta, phi, phi_stats, ell, x, y, eps=eps, train=train)
-                stats = theta_stats
-                if turn.craft == "update":
-                    _, stats = f(stop_gradient(theta), stats, x, "update")
+                stats = theta_stats if inner.theta_stats is None else inner.theta_stats
+                before = stats
                 loss, stats, metrics = method.train_loss(
-                    noise, outer, ell, theta, stats, x, inner, y, eps=eps
+                    stream(keys, "training"), outer, ell, theta, before, x, inner, y, eps=eps
                 )
+                if turn.craft == "update" and method.solver.looks_at_delta:
+                    at = x + inner.delta
+                    stats = pass_again(outer, theta, at, before, after=stats, later=stats)
+                metrics = {"theta/loss": loss, **metrics}
                 return loss + inner.gain - stop_gradient(inner.gain), (stats, inner, metrics)
 
             moving = jax.value_and_grad(J, players, has_aux=True)
@@ -164,24 +219,62 @@ def make_step(
     def step(
         state: State, batch: tuple[Array, Array], rng: Array
     ) -> tuple[State, dict[str, Array]]:
-        x, y = batch
-        chex.assert_rank([x, y], [4, 1])
-        chex.assert_equal_shape_prefix([x, y], 1)
+        x = images(batch[0])
+        y = labels(batch[1], len(x))
         key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
         rows = batch_rows(len(x), axis_name, accumulate)
         radius = jnp.asarray(eps(state.step) if callable(eps) else eps, x.dtype)
         metrics: dict[str, Array] = {"theta/eps": radius}
         for i, turn in enumerate(playing):
-            loss_key, image_key = jax.random.split(jax.random.fold_in(key, i))
-            keys = per_image(image_key, rows)
-            state, measured = play(turn, state, loss_key, keys, x, y, radius)
+            turn_key = jax.random.fold_in(stream(key, "turn"), i)
+            state, measured = play(turn, state, turn_key, rows, x, y, radius)
             metrics.update(measured)
         if ema_decay:
-            ema = optax.incremental_update(state.theta, state.ema, 1 - ema_decay)
-            state = state._replace(ema=ema)
+            decay = decay_at(state.step, ema_decay)
+            state = state._replace(
+                ema=_averaged(state.ema, state.theta, decay),
+                ema_stats=_averaged(state.ema_stats, state.theta_stats, decay),
+            )
         return state._replace(step=state.step + 1), mean(metrics)
 
     return step
+
+
+def decay_at(step: Array, decay: float) -> Array:
+    """min(decay, (1 + t) / (10 + t)): a short average at first, which forgets the start.
+
+    The warm-up of TensorFlow's ExponentialMovingAverage.
+    """
+    return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def _averaged(average: Tree, new: Tree, decay: Array) -> Tree:
+    """decay * average + (1 - decay) * new; of whole numbers, such as counters, the new ones."""
+
+    def one(a: Array, b: Array) -> Array:
+        if not jnp.issubdtype(b.dtype, jnp.floating):
+            return b
+        return (decay * a + (1 - decay) * b).astype(b.dtype)
+
+    return jax.tree.map(one, average, new)
+
+
+def _check_reduces(f: Apply, axis_name: str) -> None:
+    """An InputError unless f is a network of this package that averages over that axis.
+
+    Under pmap every device sees its own images alone. A BatchNorm that does not average over the
+    axis, and a dropout mask that is the same on all devices, give wrong updates without a word.
+    """
+    module = f.module if isinstance(f, Functional) else None
+    own = module is not None and type(module).__module__.startswith("l2ljax.")
+    if own and getattr(module, "axis_name", axis_name) == axis_name:
+        return
+    name = type(f if module is None else module).__name__
+    raise InputError(
+        f"{name} under pmap: only this package's networks, made with axis_name={axis_name!r}, "
+        "average BatchNorm and draw dropout over all devices; lay other models over devices by "
+        "sharding, which is right for all"
+    )
 
 
 def _accumulate(

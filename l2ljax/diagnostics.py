@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 
 from l2ljax.attacker_input import input_gradient
 from l2ljax.attacks.pgd import pgd
+from l2ljax.bilevel import evaluating
 from l2ljax.losses import cross_entropy
 from l2ljax.types import Apply, Array, Method, State
 
@@ -20,7 +21,11 @@ LEAST = 1e-6
 
 
 def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Array, float], dict]:
-    """(rng, state, x, y, eps) -> metrics under `attacker/`, for a method that learns."""
+    """(rng, state, x, y, eps) -> metrics under `attacker/`, for a method that learns.
+
+    Sign agreement and saturation look at what the solver puts into `Inner.aux["tanh"]`, the output
+    of its attacker, and are left out where there is none.
+    """
 
     @jax.jit
     def logits(theta, theta_stats, x):
@@ -28,14 +33,12 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
 
     @jax.jit
     def learned(rng, state, x, y, eps):
-        def at(theta, x, **ask):
-            return f(theta, state.theta_stats, x, "eval", **ask)[0]
-
-        ell = method.attack_loss(at, state.theta, x, y)
+        seen = evaluating(f, state.theta_stats)
+        ell = method.attack_loss(seen, state.theta, state.theta_stats, x, y)
         inner = method.solver.solve(
             rng, state.theta, state.phi, state.phi_stats, ell, x, y, eps=eps, train=False
         )
-        return inner, input_gradient(ell, state.theta, x)
+        return inner, input_gradient(ell, state.theta, x)[0]
 
     @jax.jit
     def compare(state, x, y, eps, inner, u, pgm10, pgd20):
@@ -47,14 +50,17 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
         norms = jnp.linalg.norm(delta.reshape(len(x), -1), axis=1)
         norms *= jnp.linalg.norm(other.reshape(len(x), -1), axis=1)
         dots = (delta * other).reshape(len(x), -1).sum(1)
-        out = inner.aux["tanh"]
-        seen = u != 0
-        agree = (jnp.sign(out) == jnp.sign(u)) & seen
-        return {
+        measured = {
             "attacker/adequacy": (loss(x + delta) - clean) / jnp.maximum(strong - clean, LEAST),
             "attacker/mean_abs_delta": jnp.abs(delta).mean() / eps,
             "attacker/at_bound": (jnp.abs(delta) > 0.999 * eps).mean(),
             "attacker/cosine_pgm10": (dots / jnp.maximum(norms, 1e-12)).mean(),
+        }
+        out, seen = inner.aux.get("tanh"), u != 0
+        if out is None:  # a solver of the user's own, whose last layer is not told
+            return measured
+        agree = (jnp.sign(out) == jnp.sign(u)) & seen
+        return measured | {
             "attacker/sign_agreement": agree.sum() / jnp.maximum(seen.sum(), 1),
             "attacker/saturation": (jnp.abs(out) > 0.99).mean(),
         }

@@ -1,20 +1,39 @@
-"""A module made a function: f(theta, stats, x, mode, rng) -> logits, stats (`types.Apply`).
+"""A model made a function: f(theta, stats, x, mode, rng) -> logits, stats (`types.Apply`).
 
-The three BatchNorm modes are spelled out here and nowhere else. Works for any Flax module, with or
-without BatchNorm and with or without a `train` argument; nothing of Flax is imported, `init` and
-`apply` are all that is used. A module without statistics has stats = {}.
+The three BatchNorm modes are spelled out here and nowhere else. `functional` serves linen modules,
+with or without BatchNorm, dropout and other random streams; `functional_nnx` serves nnx models.
+Whether a model trains is said by one of `SWITCHES`: an argument of its `__call__`, or, where that
+has none, a field of the module. A model with statistics and no switch is refused, because its
+BatchNorm would stay in one mode without a word.
 """
 
 import dataclasses
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.errors
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
-from l2ljax.types import Apply, Array, Mode, Tree
+from l2ljax.errors import InputError
+from l2ljax.names import word
+from l2ljax.types import Apply, Array, Mode, Seeing, Tree
 
 MODES = ("eval", "batch", "update")
+
+SWITCHES = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+"""The names by which models take whether they train, and the value that says so."""
+
+STREAMS = ("dropout", "params")
+"""The random streams that f gives a linen module; Flax draws any other name from `params`."""
 
 
 def functional(module: Any) -> Apply:
@@ -23,16 +42,23 @@ def functional(module: Any) -> Apply:
     Equal modules give equal f.
 
     eval: running statistics. batch: the batch's own, and the stats given come back unchanged.
-    update: the batch's own, and the stats come back updated. rng is the dropout key; without one
-    this package's networks leave dropout out, also in the two training modes. features=True gives
-    what the last layer sees, in place of the logits, from a module that takes this keyword.
+    update: the batch's own, and the stats come back updated. rng feeds dropout and every other
+    random stream; without one this package's networks leave dropout out. features=True gives what
+    the last layer sees, in place of the logits, from a module that takes this keyword.
     """
-    return Functional(module, _takes(module, "train"))
+    if isinstance(module, type):
+        raise InputError(f"{module.__name__} is a class: pass a module, {module.__name__}(...)")
+    if not (callable(module) and hasattr(module, "init") and hasattr(module, "apply")):
+        raise InputError(
+            f"{type(module).__name__} has no init and apply: functional takes flax.linen modules; "
+            "for a flax.nnx model there is functional_nnx"
+        )
+    return Functional(module)
 
 
 def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     """theta, stats from a key and a batch of the right shape; stats = {} without BatchNorm."""
-    keywords = {"train": False} if _takes(module, "train") else {}
+    module, keywords = _switched(module, train=False)
 
     def init(rng: Array, x: Array) -> dict[str, Tree]:
         return dict(module.init(rng, x, **keywords))
@@ -46,7 +72,9 @@ def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
         if jax.default_backend() == "cpu":
             options = {"xla_backend_optimization_level": "0"}
         variables = jax.jit(init).lower(rng, x).compile(options)(rng, x)
-    return variables.pop("params", {}), variables
+    theta = variables.pop("params", {})
+    _check_switch(module, variables)
+    return theta, variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +82,6 @@ class Functional:
     """What `functional` returns: a value, so that it may be a static argument of a jit."""
 
     module: Any
-    takes_train: bool
 
     def __call__(
         self,
@@ -67,23 +94,167 @@ class Functional:
         features: bool = False,
     ) -> tuple[Array, Tree]:
         """Logits, or the features before them, and statistics in one of the three modes."""
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        word("mode", mode, MODES)
+        _check_switch(self.module, stats)
         train = mode != "eval"
-        keywords: dict[str, Any] = {"train": train} if self.takes_train else {}
+        module, keywords = _switched(self.module, train)
         if rng is not None:
-            keywords["rngs"] = {"dropout": rng}
-        if features:
-            if not _takes(self.module, "features"):
-                name = type(self.module).__name__
-                raise ValueError(f"{name} gives no features: its __call__ has no such keyword")
-            keywords["features"] = True
+            keys = jax.random.split(rng, len(STREAMS))
+            keywords["rngs"] = dict(zip(STREAMS, keys, strict=True))
+        keywords |= _asked(module, features)
         variables = {"params": theta, **stats}
+
+        def apply(**more: Any) -> Any:
+            return _served(module, mode, lambda: module.apply(variables, x, **keywords, **more))
+
         if not train or not stats:
-            return self.module.apply(variables, x, **keywords), stats
-        out, updated = self.module.apply(variables, x, mutable=list(stats), **keywords)
+            return apply(), stats
+        out, updated = apply(mutable=list(stats))
         return out, {**stats, **updated} if mode == "update" else stats
 
 
-def _takes(module: Any, keyword: str) -> bool:
-    return keyword in inspect.signature(module.__call__).parameters
+def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
+    """f, theta, stats of a flax.nnx model: f as from `functional`, the rest as nested dicts.
+
+    theta holds the model's `nnx.Param`, stats everything else that changes, such as BatchNorm's
+    averages. Dropout draws from the rng that f is given; without one, and in eval mode, the model
+    is deterministic. The model itself is not changed.
+    """
+    from flax import nnx  # costs a second, and most users need linen alone
+
+    if not isinstance(model, nnx.Module):
+        raise InputError(f"{type(model).__name__} is no flax.nnx model: use functional")
+    model = nnx.clone(model)
+    graphs: dict[bool, Any] = {}
+    parts: Any = ()
+    for train in (True, False):
+        model.train() if train else model.eval()
+        graphs[train], *parts = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    theta, keys, stats = (nnx.to_pure_dict(part) for part in parts)
+
+    def f(theta, stats, x, mode, rng=None, *, features=False):
+        word("mode", mode, MODES)
+        train = mode != "eval"
+        if train and rng is None and keys:
+            raise InputError(_needs_key(model, mode))
+        fresh = keys if rng is None else _reseeded(keys, rng)
+        called = nnx.merge(graphs[train], theta, fresh, stats)
+        _, keywords = _switched(called, train)
+        keywords |= _asked(called, features)
+        out = _served(called, mode, lambda: called(x, **keywords))
+        if mode != "update":
+            return out, stats
+        *_, moved = nnx.split(called, nnx.Param, nnx.RngState, ...)
+        return out, nnx.to_pure_dict(moved)
+
+    return f, theta, stats
+
+
+def pass_again(f: Seeing, theta: Tree, x: Array, before: Tree, after: Tree, later: Tree) -> Tree:
+    """The statistics that one more pass over x makes of `later`, without the cost of that pass.
+
+    `after` is what a pass over x has made of `before`. BatchNorm's new average is linear in its old
+    one, so the same batch moves `later` to after + move(later - before), and of the pass in which
+    `move` is found nothing is left to compute. Statistics of any other kind get that pass.
+    """
+
+    def moved(stats: Tree) -> Tree:
+        return f(theta, stats, x)[1]
+
+    if not _of_batch_norm(before):
+        return moved(later)
+    move = jax.linearize(moved, before)[1]
+    return jax.tree.map(jnp.add, after, move(jax.tree.map(jnp.subtract, later, before)))
+
+
+def _of_batch_norm(stats: Tree) -> bool:
+    """Whether all statistics bear the names that Flax's BatchNorm gives its averages."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(stats)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+    return all(name.rpartition("/")[2] in ("mean", "var") for name in names)
+
+
+def _reseeded(keys: Tree, rng: Array) -> Tree:
+    """The states of all random streams, begun anew from one key."""
+    leaves, structure = jax.tree.flatten(keys)
+
+    def one(i: int, leaf: Array) -> Array:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.fold_in(rng, i) if is_key else jnp.zeros_like(leaf)
+
+    return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
+
+
+def _parameters(module: Any) -> Mapping[str, Any]:
+    return inspect.signature(module.__call__).parameters
+
+
+def _asked(module: Any, features: bool) -> dict[str, Any]:
+    if not features:
+        return {}
+    if "features" not in _parameters(module):
+        raise InputError(
+            f"{type(module).__name__} gives no features: its __call__ has no such keyword"
+        )
+    return {"features": True}
+
+
+def _switched(module: Any, train: bool) -> tuple[Any, dict[str, Any]]:
+    """The module and the keywords of its call that make it train, or not."""
+    values = {name: value == train for name, value in SWITCHES.items()}
+    called = _parameters(module)
+    keywords = {name: value for name, value in values.items() if name in called}
+    fields = _fields(module) & values.keys()
+    if not keywords and fields:
+        module = module.clone(**{name: values[name] for name in fields})
+    return module, keywords
+
+
+def _fields(module: Any) -> set[str]:
+    if not dataclasses.is_dataclass(module):
+        return set()
+    return {field.name for field in dataclasses.fields(module)}
+
+
+def _check_switch(module: Any, stats: Tree) -> None:
+    if not stats or SWITCHES.keys() & (_parameters(module).keys() | _fields(module)):
+        return
+    raise InputError(
+        f"{type(module).__name__} keeps statistics ({', '.join(stats)}), and nothing tells it "
+        "whether it trains: give its __call__ an argument train and write "
+        "nn.BatchNorm(use_running_average=not train); "
+        f"{', '.join(name for name in SWITCHES if name != 'train')} are understood too"
+    )
+
+
+def _needs_key(module: Any, mode: Mode) -> str:
+    name = type(module).__name__
+    if mode == "eval":
+        return (
+            f"{name} draws random numbers in eval mode too: attacks need a model that is "
+            "deterministic there, with nn.Dropout(rate, deterministic=not train)"
+        )
+    return f"{name} draws random numbers in mode {mode!r}: give f a key, f(..., rng=key)"
+
+
+def _served(module: Any, mode: Mode, call: Callable[[], Any]) -> Any:
+    """What the call returns; what it cannot serve, in one line that says how to write it."""
+    name = type(module).__name__
+    try:
+        return call()
+    except flax.errors.InvalidRngError:
+        raise InputError(_needs_key(module, mode)) from None
+    except (
+        flax.errors.ScopeParamShapeError,
+        flax.errors.ScopeParamNotFoundError,
+        flax.errors.ScopeCollectionNotFound,
+    ) as error:
+        said = " ".join(str(error).split()).partition(" (http")[0]
+        raise InputError(f"theta or its statistics are not those of this {name}: {said}") from None
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        raise InputError(
+            f"{name} averages over a device axis that is not there ({error}): leave axis_name out; "
+            "on one device, and with the batch sharded, statistics are those of the whole batch"
+        ) from None

@@ -10,7 +10,6 @@ pixels would count as "100 % robust". Values are looked at where they are concre
 caller's own `jit` or `vmap` they are not, and only rank, dtype and length are checked there.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -20,18 +19,11 @@ from jax.core import Tracer
 
 from l2ljax.ball import NORMS, scale
 from l2ljax.errors import InputError
-from l2ljax.names import nearest
+from l2ljax.names import word
 from l2ljax.types import Array
 
 TOLERANCE = 1e-6
 """How far outside [0, 1] float32 rounding may leave a pixel."""
-
-
-def word(kind: str, given: Any, known: Iterable[Any]) -> None:
-    """An InputError that names the nearest known word, unless `given` is one of them."""
-    known = list(known)
-    if given not in known:
-        raise InputError(nearest(kind, str(given), map(str, known)))
 
 
 def check_images(x: Any, name: str = "x") -> None:

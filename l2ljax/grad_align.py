@@ -19,10 +19,12 @@ def grad_align(weight: float, smoothing: float) -> TrainLoss:
 
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         loss, theta_stats, metrics = attacked(rng, f, ell, theta, theta_stats, x, inner, y, eps=eps)
-        u, near = input_gradient(ell, theta, x), slope(ell, theta, x + noise(rng, x, eps))
+        # FGSM has looked at x already, so that only x + eta is new to the statistics.
+        u, _ = input_gradient(ell, theta, x)
+        near, ell = slope(ell.after(theta_stats), theta, x + noise(rng, x, eps))
         aligned = alignment(u, near)
         loss = loss + weight * (1 - aligned)
-        return loss, theta_stats, {**metrics, "theta/loss": loss, "theta/alignment": aligned}
+        return loss, ell.stats, {**metrics, "theta/alignment": aligned}
 
     return train_loss
 

@@ -5,14 +5,12 @@ but the partner's. What the attack climbs has no label in it: only features, tho
 classifier's head sees.
 """
 
-from collections.abc import Callable
-
 import jax
 from jax import lax
 from jax.lax import stop_gradient
 
 from l2ljax.losses import TrainLoss, cosine, cross_entropy, smooth
-from l2ljax.types import Array, Ell, Tree
+from l2ljax.types import Array, Ell, Seeing, Tree
 
 
 def partner(batch: Array, axis_name: str | None = None) -> Array:
@@ -25,14 +23,20 @@ def partner(batch: Array, axis_name: str | None = None) -> Array:
 
 
 def toward_partner(
-    f: Callable[..., Array], theta: Tree, x: Array, y: Array, *, axis_name: str | None = None
+    f: Seeing, theta: Tree, stats: Tree, x: Array, y: Array, *, axis_name: str | None = None
 ) -> Ell:
     """ell = -L, L(z)_i = max(0, 1 - cos(feature(z_i), c_i)), c the partners' constant features.
 
     An attack climbs ell, and this one lowers L.
     """
-    c = partner(stop_gradient(f(theta, x, features=True)), axis_name)
-    return lambda theta, z: -jax.nn.relu(1 - cosine(f(theta, z, features=True), c))
+    own, stats = f(theta, stats, x, features=True)
+    c = partner(stop_gradient(own), axis_name)
+
+    def loss(theta, stats, z, draw):
+        found, stats = f(theta, stats, z, draw, features=True)
+        return -jax.nn.relu(1 - cosine(found, c)), stats
+
+    return Ell(loss, stats, looks=1)
 
 
 def interpolated_labels(
@@ -52,6 +56,6 @@ def interpolated(eps_y: float, smoothing: float, axis_name: str | None = None) -
         soft = interpolated_labels(y, logits.shape[-1], eps_y, axis_name)
         loss = cross_entropy(logits, smooth(soft, logits.shape[-1], smoothing)).mean()
         accuracy = (logits.argmax(-1) == y).mean()
-        return loss, theta_stats, {"theta/loss": loss, "theta/robust_accuracy": accuracy}
+        return loss, theta_stats, {"theta/robust_accuracy": accuracy}
 
     return train_loss

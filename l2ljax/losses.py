@@ -5,6 +5,7 @@ whatever it needs of the clean image (KL: its logits) is computed once and outsi
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ import optax
 from jax import lax
 from jax.lax import stop_gradient
 
-from l2ljax.types import Array, Ell, Tree
+from l2ljax.functional import pass_again
+from l2ljax.types import Array, Ell, Seeing, Tree
 
 
 def cross_entropy(logits: Array, y: Array) -> Array:
@@ -70,6 +72,9 @@ def _spread(logits: Array, below: Callable[[Array], Array]) -> Array:
     return z[:, 0] - below(z) + DLR_TINY
 
 
+AttackLoss = Callable[[Seeing, Tree, Tree, Array, Array], Ell]
+"""attack_loss : (f, theta, stats, x, y) -> ell, with f in the mode of crafting."""
+
 DLR_TINY = 1e-12
 """Keeps the quotient of two equal logits finite (Croce and Hein 2020, their code)."""
 
@@ -95,25 +100,39 @@ def dlr_targeted(logits: Array, y: Array, t: Array) -> Array:
     return gap / _spread(logits, lambda z: (z[:, 2] + z[:, 3]) / 2)
 
 
-def _labelled(loss: Callable[[Array, Array], Array]) -> Callable[..., Ell]:
-    def bind(f: Callable[[Tree, Array], Array], theta: Tree, x: Array, y: Array) -> Ell:
-        return lambda theta, x_adv: loss(f(theta, x_adv), y)
+def _at_logits(f: Seeing, loss: Callable[[Array], Array], stats: Tree, looks: int) -> Ell:
+    def bound(theta: Tree, stats: Tree, x_adv: Array, draw: Array | int) -> tuple[Array, Tree]:
+        logits, stats = f(theta, stats, x_adv, draw)
+        return loss(logits), stats
+
+    return Ell(bound, stats, looks)
+
+
+def _labelled(loss: Callable[[Array, Array], Array]) -> AttackLoss:
+    def bind(f: Seeing, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
+        return _at_logits(f, lambda logits: loss(logits, y), stats, looks=0)
 
     return bind
 
 
-def _kl_to_clean(f: Callable[[Tree, Array], Array], theta: Tree, x: Array, y: Array) -> Ell:
-    log_p = stop_gradient(jax.nn.log_softmax(f(theta, x)))
-    return lambda theta, x_adv: kl(log_p, f(theta, x_adv))
+def _kl_to_clean(f: Seeing, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
+    logits, stats = f(theta, stats, x)
+    log_p = stop_gradient(jax.nn.log_softmax(logits))
+    return _at_logits(f, lambda logits: kl(log_p, logits), stats, looks=1)
 
 
-ATTACK_LOSSES: dict[str, Callable[..., Ell]] = {
+ATTACK_LOSSES: dict[str, AttackLoss] = {
     "ce": _labelled(cross_entropy),
     "kl": _kl_to_clean,
     "margin": _labelled(margin),
     "hinge": _labelled(hinge),
 }
-"""attack_loss : (f, theta, x, y) -> ell. KL has no gradient at x itself: start elsewhere."""
+"""The attack losses by name. KL has no gradient at x itself: start elsewhere."""
+
+
+def plain_ell(loss: str, f: Callable[[Array], Array], x: Array, y: Array) -> Ell:
+    """The ell of that name for a classifier x -> logits that holds its own theta."""
+    return ATTACK_LOSSES[loss](lambda theta, stats, x, draw=0: (f(x), stats), None, {}, x, y)
 
 
 def _scores(logits: Array, y: Array, smoothing: float) -> tuple[Array, Array]:
@@ -123,7 +142,10 @@ def _scores(logits: Array, y: Array, smoothing: float) -> tuple[Array, Array]:
 
 
 TrainLoss = Callable[..., tuple[Array, Tree, dict[str, Array]]]
-"""(rng, f, ell, theta, theta_stats, x, inner, y, *, eps) -> loss, theta_stats, metrics."""
+"""(rng, f, ell, theta, theta_stats, x, inner, y, *, eps) -> loss, theta_stats, metrics.
+
+Each pass of f has a `draw` of its own, and with it a dropout mask of its own.
+"""
 
 
 def clean(smoothing: float) -> TrainLoss:
@@ -132,7 +154,7 @@ def clean(smoothing: float) -> TrainLoss:
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         logits, theta_stats = f(theta, theta_stats, x)
         loss, accuracy = _scores(logits, y, smoothing)
-        return loss, theta_stats, {"theta/loss": loss, "theta/clean_accuracy": accuracy}
+        return loss, theta_stats, {"theta/clean_accuracy": accuracy}
 
     return train_loss
 
@@ -144,7 +166,7 @@ def adversarial(smoothing: float) -> TrainLoss:
         y = y if inner.y is None else inner.y
         logits, theta_stats = f(theta, theta_stats, x + inner.delta)
         loss, accuracy = _scores(logits, y, smoothing)
-        return loss, theta_stats, {"theta/loss": loss, "theta/robust_accuracy": accuracy}
+        return loss, theta_stats, {"theta/robust_accuracy": accuracy}
 
     return train_loss
 
@@ -156,24 +178,29 @@ def clean_mix(beta: float, smoothing: float) -> TrainLoss:
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
         rest = {"x": x, "inner": inner, "y": y, "eps": eps}
         a, theta_stats, on_clean = plain(rng, f, ell, theta, theta_stats, **rest)
-        b, theta_stats, on_attacked = attacked(rng, f, ell, theta, theta_stats, **rest)
-        loss = (a + beta * b) / (1 + beta)
-        return loss, theta_stats, {**on_clean, **on_attacked, "theta/loss": loss}
+        second = partial(f, draw=1)
+        b, theta_stats, on_attacked = attacked(rng, second, ell, theta, theta_stats, **rest)
+        return (a + beta * b) / (1 + beta), theta_stats, {**on_clean, **on_attacked}
 
     return train_loss
 
 
 def trades(beta: float, smoothing: float) -> TrainLoss:
-    """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (Zhang et al. 2019)."""
+    """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (Zhang et al. 2019).
+
+    The authors' code passes x a second time, for the KL. That pass gives the same logits and is not
+    computed again, but it moves the statistics, so that clean and attacked images weigh as there.
+    """
 
     def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        logits, theta_stats = f(theta, theta_stats, x)
-        attacked, theta_stats = f(theta, theta_stats, x + inner.delta)
+        before = theta_stats
+        logits, after = f(theta, before, x)
+        attacked, theta_stats = f(theta, after, x + inner.delta, draw=1)
+        theta_stats = pass_again(f, theta, x, before, after, theta_stats)
         plain, clean_accuracy = _scores(logits, y, smoothing)
         gap = kl(jax.nn.log_softmax(logits), attacked).mean()
         loss = plain + beta * gap
         metrics = {
-            "theta/loss": loss,
             "theta/kl": gap,
             "theta/clean_accuracy": clean_accuracy,
             "theta/robust_accuracy": _scores(attacked, y, smoothing)[1],

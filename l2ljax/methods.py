@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from l2ljax import solvers
 from l2ljax.attacker_input import image_and_gradient
+from l2ljax.bilevel import ORDERS
+from l2ljax.errors import InputError
 from l2ljax.grad_align import grad_align
 from l2ljax.interpolation import interpolated, toward_partner
 from l2ljax.losses import ATTACK_LOSSES, TrainLoss, adversarial, clean, clean_mix, trades
 from l2ljax.models import CoordinateLSTM
-from l2ljax.names import nearest
+from l2ljax.names import word
 from l2ljax.two_terms import two_terms
 from l2ljax.types import Array, Ell, Method, Solver
 
@@ -123,7 +125,7 @@ METHODS: dict[str, Row] = {
         what="attacker sees image and gradient",
     ),
     "two_step_l2l": Row(
-        lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
+        lambda s: solvers.multistep_l2l(s.attacker, s.A, s.attacker_start, 2),
         _GRADIENT,
         **G,
         what="the paper's recurrence of length two",
@@ -148,7 +150,7 @@ METHODS: dict[str, Row] = {
         what="Grad L2L with the loss of TRADES",
     ),
     "two_step_l2l_trades": Row(
-        lambda s: solvers.two_step_l2l(s.attacker, s.A, s.attacker_start),
+        lambda s: solvers.multistep_l2l(s.attacker, s.A, s.attacker_start, 2),
         (*_GRADIENT, "trades_beta"),
         _trades,
         **G,
@@ -245,22 +247,39 @@ def make_method(
 
     With `remat` an inner loop that phi learns through is computed twice, to hold less memory.
     """
-    if name not in METHODS:
-        raise ValueError(nearest("method", name, METHODS))
+    word("method", name, METHODS)
+    word("order", order, ORDERS)
     row = METHODS[name]
     for setting in settings:
-        if setting not in row.takes:
-            raise ValueError(nearest(f"setting of {name}", setting, row.takes))
+        word(f"setting of {name}", setting, row.takes)
     lacking = [setting for setting in row.takes if setting not in settings]
     lacking += ["attacker"] if row.network and attacker is None else []
     if lacking:
-        raise ValueError(f"method {name} needs {', '.join(lacking)}")
+        raise InputError(f"method {name} needs {', '.join(lacking)}")
+    if "attack_loss" in row.takes:
+        word("attack_loss", settings["attack_loss"], ATTACK_LOSSES)
     shared = {"attacker": attacker, "smoothing": smoothing, "axis_name": axis_name, "remat": remat}
     s = SimpleNamespace(**settings, **shared)
     if "grad_norm" in row.takes:
         s.A = image_and_gradient(s.grad_norm, axis_name)
-    losses = row.attack_loss(s), row.train_loss(s)
-    return Method(row.solver(s), *losses, row.learns, order, row.probe)
+    solver = row.solver(s)
+    if settings.get("attack_loss") == "kl" and solver.begins_at_x:
+        raise InputError(
+            f"attack_loss 'kl' has no gradient at x itself, where {name} takes its first one: "
+            f"{_elsewhere(row)}"
+        )
+    return Method(solver, row.attack_loss(s), row.train_loss(s), row.learns, order, row.probe)
+
+
+def _elsewhere(row: Row) -> str:
+    """The setting by which the method's first gradient is taken elsewhere than at x."""
+    if "attacker_start" in row.takes:
+        return "take attacker_start gaussian or uniform"
+    if "bat_point" in row.takes:
+        return "take bat_point random, pgd, ns_pgd or ns_gd"
+    if "noise" in row.takes:
+        return "take noise above 0"
+    return "take another attack_loss"
 
 
 def takers(setting: str) -> list[str]:

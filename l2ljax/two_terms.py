@@ -1,40 +1,38 @@
 """The two terms of theta's gradient: delta held constant, and through delta(theta).
 
-    probe = two_terms(method, f)
+    probe = two_terms(method, f, "batch")
     probe(rng, state, x, y, eps)["implicit/cosine"]
 
 For a solver that stops theta the second term is 0; for Fast-BAT it is the implicit gradient, and
 where every coordinate is at a bound it has vanished. The split asks nothing of the solver: the loss
 is a function of the theta that descends and of the theta that delta has seen, and each has its
-gradient. BatchNorm as in theta's turn of the step, with the statistics discarded; no dropout.
+gradient. BatchNorm and dropout are as in theta's turn of the step; the statistics are discarded.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from l2ljax.ball import per_image
-from l2ljax.bilevel import turns
-from l2ljax.types import Apply, Array, Method, State, Tree
+from l2ljax.bilevel import inside, outside, turns
+from l2ljax.streams import stream
+from l2ljax.types import Apply, Array, Method, Mode, State, Tree
 
 
-def two_terms(method: Method, f: Apply) -> Callable[..., dict[str, Array]]:
+def two_terms(method: Method, f: Apply, craft_bn: Mode) -> Callable[..., dict[str, Array]]:
     """(rng, state, x, y, eps) -> metrics under `implicit/`: mean(H), both norms, their cosine."""
-    turn = turns(method, 1, "batch")[0]
+    turn = turns(method, 1, craft_bn)[0]
 
     @jax.jit
     def probe(rng: Array, state: State, x: Array, y: Array, eps: Array | float) -> dict[str, Array]:
-        keys, eps = per_image(rng, len(x)), jnp.asarray(eps, x.dtype)
-        noise = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-
-        def at(theta, x, **ask):
-            return f(theta, state.theta_stats, x, "batch", **ask)[0]
+        keys, eps = per_image(stream(rng, "images"), len(x)), jnp.asarray(eps, x.dtype)
+        looking = inside(f, turn.craft, stream(rng, "crafting"), state.theta_stats)
+        outer = outside(f, turn.outer, stream(rng, "training"))
 
         def loss(theta, seen):
-            ell = method.attack_loss(at, state.theta, x, y)
+            ell = method.attack_loss(looking, state.theta, state.theta_stats, x, y)
             inner = method.solver.solve(
                 keys,
                 seen,
@@ -46,9 +44,8 @@ def two_terms(method: Method, f: Apply) -> Callable[..., dict[str, Array]]:
                 eps=eps,
                 train=turn.train_attacker,
             )
-            outer = partial(f, mode=turn.outer)
             value, _, _ = method.train_loss(
-                noise, outer, ell, theta, state.theta_stats, x, inner, y, eps=eps
+                stream(keys, "training"), outer, ell, theta, state.theta_stats, x, inner, y, eps=eps
             )
             return value, inner.delta
 

@@ -89,4 +89,18 @@ def keys(n=8, seed=3):
     return jax.random.split(jax.random.key(seed), n)
 
 
+def seen_by(f, mode="eval", statistics=None):
+    """f as a loss calls it, always in that mode and with those statistics."""
+
+    def seeing(theta, stats, x, draw=0, **ask):
+        return f(theta, statistics or {}, x, mode, **ask)[0], stats
+
+    return seeing
+
+
+def seen(f):
+    """The same of a plain f(theta, x) -> logits."""
+    return lambda theta, stats, x, draw=0, **ask: (f(theta, x, **ask), stats)
+
+
 SGD = optax.sgd(0.1)

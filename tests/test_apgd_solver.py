@@ -10,13 +10,14 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from games import EPS, SmoothClassifier, images, keys
+from games import EPS, SmoothClassifier, images, keys, seen
 from l2ljax import attacks
 from l2ljax.ball import STARTS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.solvers import pgm
 from l2ljax.solvers.apgd import apgd
+from l2ljax.types import without_statistics
 
 F = functional(SmoothClassifier())
 
@@ -41,7 +42,7 @@ def game(n=16, epochs=200):
         return (optax.apply_updates(theta, updates), opt), None
 
     (theta, _), _ = jax.lax.scan(step, (theta, tx.init(theta)), length=epochs)
-    return theta, ATTACK_LOSSES["ce"](logits, theta, x, y), x, y
+    return theta, ATTACK_LOSSES["ce"](seen(logits), theta, {}, x, y), x, y
 
 
 as_a_user_has_it = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
@@ -179,6 +180,7 @@ def test_so_many_steps_cost_so_many_gradients_and_one_loss(steps):
     x, y = images(n=4, size=4, classes=3)
     theta, _ = initialise(SmoothClassifier(), jax.random.key(1), x)
 
+    @without_statistics
     def ell(theta, x):
         jax.debug.callback(lambda: passes.append("loss"))
         return cross_entropy(logits(theta, seen(x)), y)
@@ -192,7 +194,7 @@ def test_so_many_steps_cost_so_many_gradients_and_one_loss(steps):
 def test_nothing_passes_to_theta():
     x, y = images(n=4, size=4, classes=3)
     theta, _ = initialise(SmoothClassifier(), jax.random.key(1), x)
-    ell = ATTACK_LOSSES["ce"](logits, theta, x, y)
+    ell = ATTACK_LOSSES["ce"](seen(logits), theta, {}, x, y)
 
     def through(theta):
         inner = apgd(3, "uniform").solve(keys(4), theta, {}, {}, ell, x, y, eps=EPS, train=True)

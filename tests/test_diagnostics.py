@@ -32,7 +32,7 @@ def diagnosis(delta_of, theta=W, eps=EPS, f=linear):
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         assert rng.shape == (len(x),) and train is False
-        out = delta_of(input_gradient(ell, theta, x))
+        out = delta_of(input_gradient(ell, theta, x)[0])
         return Inner(eps * out, aux={"tanh": out})
 
     return measure(Solver(no_phi, solve), theta, eps, f)

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images
+from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images, seen_by
 from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacker_input import example_input, image_and_gradient
-from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
+from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.solvers import grad_l2l
 
 FOLDER = pathlib.Path(__file__).parent.parent / "examples"
@@ -65,11 +65,9 @@ def test_the_new_input_is_a_constant_of_three_parts(net):
 
     @jax.jit
     def inputs(theta):
-        def ell(theta, x):
-            return cross_entropy(f(theta, stats, x, "eval")[0], y)
-
-        old = image_and_gradient("per_example_max")(x, y, theta, ell)
-        return old, look_ahead(x, y, theta, ell)
+        ell = ATTACK_LOSSES["ce"](seen_by(f, "eval", stats), theta, stats, x, y)
+        old, _ = image_and_gradient("per_example_max")(x, y, theta, ell)
+        return old, look_ahead(x, y, theta, ell)[0]
 
     assert example_input(look_ahead, x).shape == (*x.shape[:-1], 3)
     old, new = inputs(theta)
@@ -98,7 +96,7 @@ def test_the_new_objective_moves_phi_its_way_and_theta_as_before(net):
         after[name], _ = step(state, (x, y), jax.random.key(0))
 
     def objective(phi):
-        ell = ATTACK_LOSSES["margin"](lambda theta, x: f(theta, stats, x, "batch")[0], theta, x, y)
+        ell = ATTACK_LOSSES["margin"](seen_by(f, "batch", stats), theta, stats, x, y)
         key = jax.random.key(0)
         delta = solver.solve(key, theta, phi, {}, ell, x, y, eps=EPS, train=True).delta
         margin = ell(theta, x + delta).mean()

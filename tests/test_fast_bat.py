@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from games import EPS, SmoothClassifier, images, keys
+from games import EPS, SmoothClassifier, images, keys, seen_by
 from l2ljax.ball import uniform
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
@@ -41,7 +41,7 @@ def _game(dtype):
 
 
 def perturbation(solver, f, theta, x, y, eps=EPS):
-    ell = ATTACK_LOSSES["ce"](lambda theta, x: f(theta, {}, x, "batch")[0], theta, x, y)
+    ell = ATTACK_LOSSES["ce"](seen_by(f, "batch"), theta, {}, x, y)
     return solver.solve(keys(len(x)), theta, {}, {}, ell, x, y, eps=eps, train=True).delta
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SmoothClassifier, images, keys, method_of
+from games import EPS, SmoothClassifier, images, keys, method_of, seen_by
 from l2ljax.ball import noise
 from l2ljax.functional import functional, initialise
 from l2ljax.grad_align import alignment, grad_align
@@ -22,7 +22,7 @@ def game():
         net = SmoothClassifier()
         theta, _ = initialise(net, jax.random.key(1), x)
         f = functional(net)
-        ell = ATTACK_LOSSES["ce"](lambda t, x: f(t, {}, x, "eval")[0], theta, x, y)
+        ell = ATTACK_LOSSES["ce"](seen_by(f), theta, {}, x, y)
         inner = Inner(EPS * jnp.sign(jnp.cos(jnp.arange(x.size).reshape(x.shape))))
 
         def loss(theta, train_loss):
@@ -87,7 +87,7 @@ def test_without_weight_it_is_fgsm_training(game):
     deltas = []
     for name in ("grad_align", "fgsm"):
         method = method_of(name)
-        ell = method.attack_loss(lambda t, x: f(t, {}, x, "eval")[0], weights, x, y)
+        ell = method.attack_loss(seen_by(f), weights, {}, x, y)
         solve = method.solver.solve
         inner = solve(keys(), weights, {}, {}, ell, x, y, eps=EPS, train=True)
         deltas.append(np.asarray(inner.delta))

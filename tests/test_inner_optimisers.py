@@ -27,7 +27,7 @@ from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, TUNED, page, summa
 from l2ljax import attacks
 from l2ljax.ball import uniform
 from l2ljax.functional import functional, initialise
-from l2ljax.losses import cross_entropy
+from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
 from l2ljax.solvers.apgd import apgd
 from l2ljax.solvers.rnn import rnn
@@ -46,8 +46,7 @@ def loss(x):
 
 
 def solved(solver, phi):
-    def ell(theta, x):
-        return cross_entropy(F(x), Y)
+    ell = plain_ell("ce", F, X, Y)
 
     @jax.jit
     def run(phi):

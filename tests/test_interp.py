@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from jax.lax import stop_gradient
 
-from games import EPS, images, keys
+from games import EPS, images, keys, seen
 from games import SmoothAttacker as Attacker
 from l2ljax.attacker_input import image_and_gradient
 from l2ljax.bilevel import init_state, make_step
@@ -58,7 +58,7 @@ class Game:
 
     @partial(jax.jit, static_argnums=(0, 4))
     def solve(self, theta, phi, eps=EPS, train=True):
-        ell = toward_partner(f, theta, self.x, self.y)
+        ell = toward_partner(seen(f), theta, {}, self.x, self.y)
         given = theta, phi, self.phi_stats, ell, self.x, self.y
         return self.solver.solve(self.keys, *given, eps=eps, train=train)
 
@@ -265,7 +265,7 @@ def test_the_image_moves_towards_the_one_whose_label_it_leaves_out(game):
     @jax.jit
     def at_every_image(x):
         """ell of every image (columns) if it were moved to each of the images (rows)."""
-        ell = toward_partner(f, game.theta, x, game.y)
+        ell = toward_partner(seen(f), game.theta, {}, x, game.y)
         return jax.vmap(lambda z: ell(game.theta, jnp.stack([z] * len(x))))(x)
 
     table, x = np.asarray(at_every_image(game.x)), np.asarray(game.x)
@@ -279,7 +279,7 @@ def test_the_image_moves_towards_the_one_whose_label_it_leaves_out(game):
 
 def test_pairs_reach_over_all_devices(game):
     def both(x, y, axis):
-        ell = toward_partner(f, game.theta, x, y, axis_name=axis)
+        ell = toward_partner(seen(f), game.theta, {}, x, y, axis_name=axis)
         return ell(game.theta, x), interpolated_labels(y, CLASSES, 0.5, axis)
 
     cut = [v.reshape(2, 2, *v.shape[1:]) for v in (game.x, game.y)]

@@ -13,7 +13,7 @@ from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of
 from l2ljax.attacks.learned import gradient_scale, learned
 from l2ljax.ball import per_image
 from l2ljax.functional import functional, initialise
-from l2ljax.losses import ATTACK_LOSSES, cross_entropy
+from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker
 from l2ljax.types import Inner, Solver, no_phi
@@ -47,7 +47,7 @@ def own(a, f, x=X, y=Y, loss="ce"):
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _own(f, phi, phi_stats, x, y, solver, loss):
-    ell = ATTACK_LOSSES[loss](lambda theta, x: f(x), None, x, y)
+    ell = plain_ell(loss, f, x, y)
     rng = per_image(KEY, len(x))
     return x + solver.solve(rng, None, phi, phi_stats, ell, x, y, eps=EPS, train=False).delta
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from games import seen
 from l2ljax import losses
 from l2ljax.types import Inner
 
@@ -47,7 +48,7 @@ def test_every_attack_loss_gives_one_number_per_example(name):
         return x.reshape(len(x), -1)[:, :3] * theta
 
     x = jax.random.uniform(jax.random.key(0), (4, 2, 2, 1))
-    ell = losses.ATTACK_LOSSES[name](f, 2.0, x, jnp.array([0, 1, 2, 0]))
+    ell = losses.ATTACK_LOSSES[name](seen(f), 2.0, {}, x, jnp.array([0, 1, 2, 0]))
     values = ell(3.0, x + 0.1)
     assert values.shape == (4,) and float(jnp.abs(values).max()) > 0
 
@@ -59,7 +60,7 @@ def test_kl_takes_the_clean_logits_as_constants():
     x = jax.random.uniform(jax.random.key(0), (2, 2, 2, 1))
 
     def total(theta, reference):
-        ell = losses.ATTACK_LOSSES["kl"](f, reference, x, jnp.array([0, 1]))
+        ell = losses.ATTACK_LOSSES["kl"](seen(f), reference, {}, x, jnp.array([0, 1]))
         return ell(theta, x + 0.1).sum()
 
     assert jax.grad(total, argnums=1)(2.0, 1.5) == 0.0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SGD, images, keys, method_of, small_net
+from games import EPS, SGD, images, keys, method_of, seen_by, small_net
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.methods import METHODS, make_method, takers
 
@@ -26,7 +26,7 @@ def compiled(name):
 
     @jax.jit
     def run(x, eps, keys):
-        ell = method.attack_loss(lambda t, x, **ask: f(t, stats, x, "batch", **ask)[0], theta, x, y)
+        ell = method.attack_loss(seen_by(f, "batch", stats), theta, stats, x, y)
         return method.solver.solve(keys, theta, phi, phi_stats, ell, x, y, eps=eps, train=False)
 
     return run, method

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SmoothClassifier, images, keys
+from games import EPS, SmoothClassifier, images, keys, seen_by
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.solvers import fgsm
@@ -14,7 +14,7 @@ def game(solver, x, eps=EPS):
     y = jnp.arange(len(x)) % 3
     theta, _ = initialise(SmoothClassifier(), jax.random.key(1), x)
     f = functional(SmoothClassifier())
-    ell = ATTACK_LOSSES["ce"](lambda theta, x: f(theta, {}, x, "eval")[0], theta, x, y)
+    ell = ATTACK_LOSSES["ce"](seen_by(f), theta, {}, x, y)
 
     def delta(theta):
         return solver.solve(keys(len(x)), theta, {}, {}, ell, x, y, eps=eps, train=True).delta

@@ -19,6 +19,7 @@ from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.models.lstm import CoordinateLSTM
 from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS, make_move, rnn, sign_log, step_bound
+from l2ljax.types import without_statistics
 
 X, Y = images(size=4, classes=3)
 NET = functional(SmoothClassifier())
@@ -48,7 +49,7 @@ def grown(tree):
 
 
 def ell_of(y):
-    return lambda theta, x: cross_entropy(NET(theta, {}, x, "eval")[0], y)
+    return without_statistics(lambda theta, x: cross_entropy(NET(theta, {}, x, "eval")[0], y))
 
 
 def solve(rule, phi, x=X, y=Y, theta=None, ell=None, train=False, eps=EPS):
@@ -210,8 +211,7 @@ def test_a_step_is_one_gradient_and_learning_costs_one_more(train, more):
     def forwards(steps):
         w = np.ones((X[0].size, 37), np.float32)
 
-        def ell(theta, x):
-            return jnp.sin(x.reshape(len(x), -1) @ w).sum(1)
+        ell = without_statistics(lambda theta, x: jnp.sin(x.reshape(len(x), -1) @ w).sum(1))
 
         def run(x, phi):
             return solve(solver(steps), phi, x=x, ell=ell, train=train)
@@ -246,9 +246,7 @@ def test_a_permutation_of_the_pixels_permutes_delta():
     def permuted(x):
         return np.asarray(x).reshape(len(x), -1)[:, order].reshape(x.shape)
 
-    def ell(theta, x):
-        return jnp.sin(7 * x).sum((1, 2, 3))
-
+    ell = without_statistics(lambda theta, x: jnp.sin(7 * x).sum((1, 2, 3)))
     run = jax.jit(lambda x: solve(solver(start="zero"), phi_of(), x=x, ell=ell).delta)
     delta = np.asarray(run(X))
     assert np.abs(delta - permuted(delta)).max() > 1e-3

@@ -31,7 +31,7 @@ def play(options: dict[str, Any]) -> dict[str, Any]:
     if not config["model"].startswith("wrn"):
         raise UsageError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
     saved = restore(workdir, options["which"], config, data, game)
-    theta, stats = saved.theta, saved.state.theta_stats
+    theta, stats = saved.theta, saved.theta_stats
     n = options["images"]
     x, y = np.asarray(scale(jnp.asarray(data.x_test[:n]))), np.asarray(data.y_test[:n])
     eps = fraction(options["eps"] or config["eps"])

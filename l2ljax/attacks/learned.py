@@ -26,9 +26,9 @@ import jax.numpy as jnp
 from l2ljax.attacker_input import input_gradient
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import box, per_image, project
-from l2ljax.losses import ATTACK_LOSSES
+from l2ljax.losses import ATTACK_LOSSES, plain_ell
 from l2ljax.names import nearest
-from l2ljax.types import Array, Ell, Solver, Tree
+from l2ljax.types import Array, Ell, Solver, Tree, without_statistics
 
 
 def learned(
@@ -62,7 +62,7 @@ def learned(
 def _solve(keys, f, x, y, eps, phi, phi_stats, scale, solver, loss):
     def alone(key, x, y):
         key, x, y = key[None], x[None], y[None]
-        ell = _scaled(_ell(loss, f, x, y), scale)
+        ell = _scaled(plain_ell(loss, f, x, y), scale)
         # theta is all inside f: a solver asks for it only to hand it to ell.
         inner = solver.solve(key, None, phi, phi_stats, ell, x, y, eps=eps, train=False)
         return inner.delta[0]
@@ -72,12 +72,8 @@ def _solve(keys, f, x, y, eps, phi, phi_stats, scale, solver, loss):
     return x + box(x, project(jnp.where(jnp.isnan(delta), 0.0, delta), eps))
 
 
-def _ell(loss: str, f: Callable[[Array], Array], x: Array, y: Array) -> Ell:
-    return ATTACK_LOSSES[loss](lambda theta, x: f(x), None, x, y)
-
-
 def _scaled(ell: Ell, scale: Array | float) -> Ell:
-    return lambda theta, x: ell(theta, x) / scale
+    return without_statistics(lambda theta, x: ell(theta, x) / scale)
 
 
 def gradient_scale(f: Callable[[Array], Array], x: Array, y: Array, *, loss: str = "ce") -> Array:
@@ -89,5 +85,6 @@ def gradient_scale(f: Callable[[Array], Array], x: Array, y: Array, *, loss: str
 
 @partial(jax.jit, static_argnames="loss")
 def _largest(f, x, y, loss):
-    top = jnp.abs(input_gradient(_ell(loss, f, x, y), None, x)).max()
+    u, _ = input_gradient(plain_ell(loss, f, x, y), None, x)
+    top = jnp.abs(u).max()
     return jnp.where(top == 0, 1.0, top)

@@ -18,7 +18,7 @@ import optax
 
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import per_image, scale
-from l2ljax.losses import ATTACK_LOSSES, cross_entropy
+from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.masking.limits import LIMITS
 from l2ljax.masking.own_attacker import as_attack
 from l2ljax.masking.subject import Play, Subject
@@ -30,7 +30,7 @@ EVERYTHING = "autoattack"
 
 @partial(jax.jit, static_argnames=("solver", "loss", "tx"))
 def _ascend(phi, phi_stats, opt, keys, f, x, y, eps, *, solver, loss, tx):
-    ell = ATTACK_LOSSES[loss](lambda theta, x: f(x), None, x, y)
+    ell = plain_ell(loss, f, x, y)
 
     def J(phi):
         inner = solver.solve(keys, None, phi, phi_stats, ell, x, y, eps=eps, train=True)

@@ -12,7 +12,6 @@ from l2ljax.solvers.naive_l2l import naive_l2l
 from l2ljax.solvers.none import none
 from l2ljax.solvers.pgm import pgm
 from l2ljax.solvers.rnn import rnn
-from l2ljax.solvers.two_step_l2l import two_step_l2l
 
 __all__ = [
     "apgd",
@@ -27,5 +26,4 @@ __all__ = [
     "none",
     "pgm",
     "rnn",
-    "two_step_l2l",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from l2ljax.auto_pgd import begin, judge, move, windows
-from l2ljax.ball import STARTS, box, project
+from l2ljax.ball import box, project, start_of
 from l2ljax.inner_loop import repeat
 from l2ljax.types import Inner, Solver, no_phi
 
@@ -22,7 +22,7 @@ def apgd(steps: int, start: str) -> Solver:
     `steps` gradients, each with its loss by one pass forth and back, and one forward pass more: of
     the last iterate only the loss is asked.
     """
-    checks = windows(steps)
+    checks, starting = windows(steps), start_of(start)
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         theta, window = stop_gradient(theta), jnp.asarray(checks)
@@ -30,20 +30,22 @@ def apgd(steps: int, start: str) -> Solver:
         def inside(delta):
             return box(x, project(delta, eps))
 
-        def climbed(x_adv):
-            loss = ell(theta, x_adv)
-            return loss.sum(), loss
-
         def step(carry):
-            i, s = carry
+            i, s, ell = carry
             delta = move(s, i, jnp.sign(s.u), inside)
-            u, loss = jax.grad(climbed, has_aux=True)(x + delta)
-            return i + 1, judge(s, i, delta, u, loss, window[i])
 
-        s = begin(inside(STARTS[start](rng, x, eps)), eps)
-        i, s = repeat(step, (jnp.array(0), s), steps)
+            def climbed(x_adv):
+                loss, seen = ell.look(theta, x_adv)
+                return loss.sum(), (loss, seen)
+
+            u, (loss, ell) = jax.grad(climbed, has_aux=True)(x + delta)
+            return i + 1, judge(s, i, delta, u, loss, window[i]), ell
+
+        s = begin(inside(starting(rng, x, eps)), eps)
+        i, s, ell = repeat(step, (jnp.array(0), s, ell), steps)
         last = move(s, i, jnp.sign(s.u), inside)
-        better = ell(theta, x + last) > s.best_loss
-        return Inner(jnp.where(better.reshape(s.step_size.shape), last, s.best))
+        loss, ell = ell.look(theta, x + last)
+        better = (loss > s.best_loss).reshape(s.step_size.shape)
+        return Inner(jnp.where(better, last, s.best), theta_stats=ell.stats)
 
-    return Solver(no_phi, solve)
+    return Solver(no_phi, solve, begins_at_x=start == "zero")

@@ -17,7 +17,7 @@ from jax.lax import stop_gradient
 
 from l2ljax.attacker_input import input_gradient, slope
 from l2ljax.ball import STARTS, box, project
-from l2ljax.names import nearest
+from l2ljax.names import word
 from l2ljax.types import Array, Inner, Solver, no_phi
 
 
@@ -56,10 +56,8 @@ def fast_bat(point: str, step: float, lam: float, mixed_at: str) -> Solver:
 
     step is in pixels of [0, 1] per unit of an image's own gradient: ell is summed, never averaged.
     """
-    if point not in POINTS:
-        raise ValueError(nearest("linearisation point", point, POINTS))
-    if mixed_at not in MIXED_AT:
-        raise ValueError(nearest("point of the mixed derivative", mixed_at, MIXED_AT))
+    word("linearisation point", point, POINTS)
+    word("point of the mixed derivative", mixed_at, MIXED_AT)
     start, move, projected = POINTS[point]
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
@@ -68,12 +66,13 @@ def fast_bat(point: str, step: float, lam: float, mixed_at: str) -> Solver:
 
         z = STARTS[start](rng, x, eps)
         if move is not None:
-            z = z + move(input_gradient(ell, theta, x + z), eps, step)
+            u, ell = input_gradient(ell, theta, x + z)
+            z = z + move(u, eps, step)
         z = inside(z) if projected else z
-        q = slope(ell, theta, x + z)
+        q, ell = slope(ell, theta, x + z)
         v = stop_gradient(z + step * q)
         if mixed_at == "delta":
-            q = slope(ell, theta, x + inside(v))
-        return Inner(inside(v + (q - stop_gradient(q)) / lam))
+            q, ell = slope(ell, theta, x + inside(v))
+        return Inner(inside(v + (q - stop_gradient(q)) / lam), theta_stats=ell.stats)
 
-    return Solver(no_phi, solve)
+    return Solver(no_phi, solve, begins_at_x=start == "zero", looks_at_delta=True)

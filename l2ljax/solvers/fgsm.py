@@ -11,7 +11,7 @@ def fgsm() -> Solver:
     """delta = eps sign(u(x)), cut to the box; nothing passes to theta."""
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        u = input_gradient(ell, theta, x)
-        return Inner(box(x, eps * jnp.sign(u)))
+        u, ell = input_gradient(ell, theta, x)
+        return Inner(box(x, eps * jnp.sign(u)), theta_stats=ell.stats)
 
-    return Solver(no_phi, solve)
+    return Solver(no_phi, solve, begins_at_x=True)

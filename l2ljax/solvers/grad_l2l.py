@@ -6,21 +6,22 @@ A is an argument: whatever else of the classifier an attacker should see goes th
 from typing import Any
 
 from l2ljax.attacker_input import AttackerInput, example_input
-from l2ljax.ball import STARTS, box
+from l2ljax.ball import box, start_of
 from l2ljax.functional import functional, initialise
 from l2ljax.types import Inner, Solver
 
 
 def grad_l2l(attacker: Any, A: AttackerInput, start: str) -> Solver:
     """delta = g(A(x, y, theta); phi), A = [x, u(x)]; u is a constant, phi learns through g."""
-    g = functional(attacker)
+    g, begin = functional(attacker), start_of(start)
 
     def init(rng, x):
         return initialise(attacker, rng, example_input(A, x))
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        x0 = x + STARTS[start](rng, x, eps)
-        out, phi_stats = g(phi, phi_stats, A(x0, y, theta, ell), "update" if train else "eval")
-        return Inner(box(x, eps * out), phi_stats=phi_stats, aux={"tanh": out})
+        a, ell = A(x + begin(rng, x, eps), y, theta, ell)
+        out, phi_stats = g(phi, phi_stats, a, "update" if train else "eval")
+        delta = box(x, eps * out)
+        return Inner(delta, phi_stats=phi_stats, theta_stats=ell.stats, aux={"tanh": out})
 
-    return Solver(init, solve)
+    return Solver(init, solve, begins_at_x=start == "zero")

@@ -2,7 +2,8 @@
 
 Made for `interpolation.toward_partner`, whose ell = -L: phi climbs it through `gain`, while theta
 learns on a constant delta. One attacker pass serves both players: the simultaneous order of play.
-The noise before the first call is a part of delta, and cut to the box only after that call.
+The noise before the first call is a part of delta, and cut to the box only after that call. The
+ball is applied once, at the end, as in the authors' code: between two calls only the box is.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from l2ljax.types import Inner, Solver
 
 
 def interp(attacker: Any, A: AttackerInput, steps: int) -> Solver:
-    """delta_{t+1} = Pi(delta_t + g([x + delta_t, u(x + delta_t)])), delta_0 ~ U(-eps, eps).
+    """d_{t+1} = box(d_t + eps g([x + d_t, u(x + d_t)])), d_0 ~ U(-eps, eps); delta = Pi(d_K).
 
     gain = mean_i ell(theta, x_i + delta_i), where the attacker trains; theta is a constant in it.
     """
@@ -29,14 +30,17 @@ def interp(attacker: Any, A: AttackerInput, steps: int) -> Solver:
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         def step(carry):
-            delta, phi_stats, _ = carry
-            a = A(x + delta, y, theta, ell)
+            delta, phi_stats, ell, _ = carry
+            a, ell = A(x + delta, y, theta, ell)
             out, phi_stats = g(phi, phi_stats, a, "update" if train else "eval")
-            return box(x, project(delta + eps * out, eps)), phi_stats, out
+            return box(x, delta + eps * out), phi_stats, ell, out
 
-        carry = noise(rng, x, eps), phi_stats, jnp.zeros_like(x)
-        delta, phi_stats, out = repeat(step, carry, steps)
-        gain = ell(stop_gradient(theta), x + delta).mean() if train else 0.0
-        return Inner(stop_gradient(delta), gain, phi_stats, aux={"tanh": out})
+        carry = noise(rng, x, eps), phi_stats, ell, jnp.zeros_like(x)
+        delta, phi_stats, ell, out = repeat(step, carry, steps)
+        delta, gain = project(delta, eps), 0.0
+        if train:
+            loss, ell = ell.look(stop_gradient(theta), x + delta)
+            gain = loss.mean()
+        return Inner(stop_gradient(delta), gain, phi_stats, ell.stats, aux={"tanh": out})
 
     return Solver(init, solve)

@@ -1,7 +1,10 @@
-"""K-step L2L: the paper's 2-Step recurrence carried on, by `lax.scan` with shared phi.
+"""2-Step L2L and its continuation to K steps, by `lax.scan` with shared phi (section 2.2).
 
-K = 1 is Grad L2L and K = 2 is 2-Step L2L. The authors' own recurrence of K steps is another one:
-see kstep_l2l.
+K = 1 is Grad L2L and K = 2 is the paper's 2-Step L2L. The sum is of the attacker's raw outputs, as
+in the paper and in the authors' code: only the image that the next call sees is cut to the box. The
+authors' own recurrence of K steps is another one: see kstep_l2l.
+
+phi's gradient has the path through the image that the next call sees, and none through u.
 """
 
 from typing import Any
@@ -9,30 +12,32 @@ from typing import Any
 import jax.numpy as jnp
 
 from l2ljax.attacker_input import AttackerInput, example_input
-from l2ljax.ball import STARTS, box, project
+from l2ljax.ball import box, project, start_of
 from l2ljax.functional import functional, initialise
 from l2ljax.inner_loop import repeat
 from l2ljax.types import Inner, Solver
 
 
 def multistep_l2l(attacker: Any, A: AttackerInput, start: str, steps: int) -> Solver:
-    """delta_{t+1} = Pi(delta_t + g([x + delta_t, u(x + delta_t)])), the image path kept."""
-    g = functional(attacker)
+    """s_{t+1} = Pi(s_t + eps g([x_t, u(x_t)])), x_t = x + box(s_t), s_0 = 0; delta = box(s_K).
+
+    The start says where the first gradient is taken, x_0; it is no part of delta.
+    """
+    g, begin = functional(attacker), start_of(start)
 
     def init(rng, x):
         return initialise(attacker, rng, example_input(A, x))
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         def step(carry):
-            delta, offset, phi_stats, _ = carry
-            a = A(x + offset, y, theta, ell)
+            total, offset, phi_stats, ell, _ = carry
+            a, ell = A(x + offset, y, theta, ell)
             out, phi_stats = g(phi, phi_stats, a, "update" if train else "eval")
-            delta = box(x, project(delta + eps * out, eps))
-            return delta, delta, phi_stats, out
+            total = project(total + eps * out, eps)
+            return total, box(x, total), phi_stats, ell, out
 
-        # The start says where the first gradient is taken; it is no part of delta.
-        carry = jnp.zeros_like(x), STARTS[start](rng, x, eps), phi_stats, jnp.zeros_like(x)
-        delta, _, phi_stats, out = repeat(step, carry, steps)
-        return Inner(delta, phi_stats=phi_stats, aux={"tanh": out})
+        carry = jnp.zeros_like(x), begin(rng, x, eps), phi_stats, ell, jnp.zeros_like(x)
+        _, delta, phi_stats, ell, out = repeat(step, carry, steps)
+        return Inner(delta, phi_stats=phi_stats, theta_stats=ell.stats, aux={"tanh": out})
 
-    return Solver(init, solve)
+    return Solver(init, solve, begins_at_x=start == "zero")

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from l2ljax.attacker_input import GradNorm, input_gradient, normalise
-from l2ljax.ball import STARTS, box, project
+from l2ljax.ball import box, project, start_of
 from l2ljax.functional import functional, initialise
 from l2ljax.inner_loop import repeat
+from l2ljax.names import word
 from l2ljax.types import Array, Inner, Solver
 
 P = 10
@@ -71,6 +72,7 @@ def make_move(
     derivative, so it is written tanh(o) / |tanh(o)| with a constant denominator: the value is
     sign(o), the gradient that of tanh(o) over its size.
     """
+    word("input of the cell", pre, PREPROCESS)
     g, see = functional(cell), PREPROCESS[pre]
 
     def move(phi, q, carry, delta, x, eps, alpha):
@@ -102,7 +104,8 @@ def rnn(
     delta is a constant to both players. With `remat` the cell's values are computed again on the
     way back instead of being kept for every step. Without `train` there is no gain and no q_T.
     """
-    move = make_move(cell, pre, learned_step, axis_name)
+    word("weights of the losses", weights, WEIGHTS)
+    move, begin = make_move(cell, pre, learned_step, axis_name), start_of(start)
     again = jax.checkpoint(move, prevent_cse=False) if remat else move
 
     def init(rng, x):
@@ -112,13 +115,13 @@ def rnn(
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         radii = eps, jnp.asarray(step_bound(eps, steps, bound, learned_step), x.dtype)
-        first, fixed = (STARTS[start](rng, x, eps), cell.zero_carry(x)), stop_gradient(phi)
+        first, fixed = (begin(rng, x, eps), cell.zero_carry(x)), stop_gradient(phi)
 
         def step(state):
-            t, delta, carry, qs, _ = state
-            q = input_gradient(ell, theta, x + delta)
+            t, delta, carry, qs, ell, _ = state
+            q, ell = input_gradient(ell, theta, x + delta)
             delta, carry, out = move(fixed, q, carry, delta, x, *radii)
-            return t + 1, delta, carry, qs.at[t].set(q) if train else qs, out
+            return t + 1, delta, carry, qs.at[t].set(q) if train else qs, ell, out
 
         def learn(state, seen):
             (delta, carry), (q, after) = state, seen
@@ -126,16 +129,18 @@ def rnn(
             return (delta, carry), (after * delta).sum()
 
         qs = jnp.zeros((steps + 1 if train else 0, *x.shape), x.dtype)
-        state = jnp.array(0), *first, qs, jnp.zeros_like(x)
-        _, delta, _, qs, out = repeat(step, state, steps)
+        state = jnp.array(0), *first, qs, ell, jnp.zeros_like(x)
+        _, delta, _, qs, ell, out = repeat(step, state, steps)
+        seen = {"phi_stats": phi_stats, "theta_stats": ell.stats, "aux": {"tanh": out}}
         if not train:
-            return Inner(delta, phi_stats=phi_stats, aux={"tanh": out})
-        qs = qs.at[steps].set(input_gradient(ell, theta, x + delta))
+            return Inner(delta, **seen)
+        q, ell = input_gradient(ell, theta, x + delta)
+        seen["theta_stats"], qs = ell.stats, qs.at[steps].set(q)
         w = jnp.array([WEIGHTS[weights](t, steps) for t in range(1, steps + 1)], x.dtype)
         # The same steps once more, for phi: no classifier is in them, so the way back is short.
         # <q_t, x> is no function of phi and left out.
-        seen = qs[:-1], w.reshape(-1, *[1] * x.ndim) * qs[1:]
-        gain = jax.lax.scan(learn, first, seen)[1].sum() / len(x)
-        return Inner(delta, gain, phi_stats, aux={"tanh": out})
+        pairs = qs[:-1], w.reshape(-1, *[1] * x.ndim) * qs[1:]
+        gain = jax.lax.scan(learn, first, pairs)[1].sum() / len(x)
+        return Inner(delta, gain, **seen)
 
-    return Solver(init, solve)
+    return Solver(init, solve, begins_at_x=start == "zero")
