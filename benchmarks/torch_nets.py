@@ -13,7 +13,7 @@ from torch import nn
 
 from l2ljax.models.attackers import STEM_EPS
 from l2ljax.types import Tree
-from official.twin import BN_EPS, Twin, fill
+from official.twin import BN_EPS, Twin, fill, logits
 
 
 class PreActBlock(nn.Module):
@@ -36,10 +36,16 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(nn.Module):
-    """`models.preact_resnet.PreActResNet18`."""
+    """`models.preact_resnet.PreActResNet18`, or without `last_bn` GradAlign's form of it."""
 
     def __init__(
-        self, channels: int, stem: int, classes: int, mean: Sequence[float], std: Sequence[float]
+        self,
+        channels: int,
+        stem: int,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        last_bn: bool,
     ):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
@@ -52,6 +58,7 @@ class PreActResNet18(nn.Module):
                 self.add_module(name, PreActBlock(width, features, 1 if block else stride))
                 self.order.append(name)
                 width = features
+        self.bn = nn.BatchNorm2d(width, eps=BN_EPS) if last_bn else None
         self.head = nn.Linear(width, classes)
 
     def forward(self, x):
@@ -59,7 +66,7 @@ class PreActResNet18(nn.Module):
         x = self.stem((x - self.mean) / self.std)
         for name in self.order:
             x = self.get_submodule(name)(x)
-        return self.head(x.mean((2, 3)))
+        return logits(self.head, x if self.bn is None else torch.relu(self.bn(x)))
 
 
 class GeneratorBlock(nn.Module):
@@ -105,8 +112,8 @@ def classifier(model: str, theta: Tree, stats: Tree, mean: Any, std: Any) -> nn.
     """The torch writing of that classifier with these weights, in training mode."""
     channels, stem = theta["stem"]["kernel"].shape[2:]
     classes = theta["head"]["kernel"].shape[-1]
-    if model == "preact_resnet18":
-        net: nn.Module = PreActResNet18(channels, stem, classes, mean, std)
+    if model.startswith("preact_resnet18"):
+        net: nn.Module = PreActResNet18(channels, stem, classes, mean, std, "bn" in theta)
     else:
         depth = int(model.split("-")[1])
         per = (depth - 4) // 6

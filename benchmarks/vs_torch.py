@@ -39,7 +39,7 @@ METHODS = "plain,pgm,grad_l2l,two_step_l2l"
 FLAGS = [
     *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
     Flag("methods", str, f"some of {METHODS}", METHODS),
-    Flag("models", str, "wrn-D-K and preact_resnet18, joined by commas", "wrn-10-1"),
+    Flag("models", str, "wrn-D-K and the two preact_resnet18, joined by commas", "wrn-10-1"),
     Flag("sides", str, "ours, eager and compiled; on a CPU ours,eager"),
     Flag("size", int, "side of the random images", 32),
     Flag("channels", int, "and their channels", 3),

@@ -1,4 +1,4 @@
-"""Your own Flax model, with or without BatchNorm: train it, attack it, measure its robustness.
+"""Your own Flax model, with or without BatchNorm and Dropout: train, attack, measure it.
 
     python examples/own_model.py
 
@@ -23,21 +23,22 @@ from l2ljax.solvers import none, pgm
 DENSE = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(128), nn.relu, nn.Dense(10)])
 
 
-class BatchNormNet(nn.Module):
-    """The same with BatchNorm, which has two modes: so there is a `train`."""
+class DropoutNet(nn.Module):
+    """The same with BatchNorm and Dropout, which have two modes each: so there is a `train`."""
 
     @nn.compact
     def __call__(self, x, train):
-        """Images [B, H, W, C] in [0, 1] to logits [B, 10]."""
+        """Images [B, H, W, C] in [0, 1] to logits [B, 10]; without a key nothing is dropped."""
         h = nn.BatchNorm(use_running_average=not train)(nn.Dense(128)(x.reshape(len(x), -1)))
-        return nn.Dense(10)(nn.relu(h))
+        drop = train and self.has_rng("dropout")
+        return nn.Dense(10)(nn.Dropout(0.2, deterministic=not drop)(nn.relu(h)))
 
 
 def main(steps: int = 200, eps: float = 0.1) -> dict[str, dict[str, float]]:
     """Accuracy under PGM-10 of both models, each trained on clean images and against PGM."""
     data, key, sgd, accuracy = load("digits"), jax.random.key(0), optax.sgd(0.05, 0.9), {}
     x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
-    for name, model in {"dense": DENSE, "batch_norm": BatchNormNet()}.items():
+    for name, model in {"dense": DENSE, "dropout": DropoutNet()}.items():
         f, (theta, stats) = functional(model), initialise(model, key, x)
         for training, solver in {"plain": none(), "pgm": pgm(3, eps / 2, "uniform")}.items():
             method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), False, "simultaneous")

@@ -16,7 +16,7 @@ from l2ljax.data import DATASETS, Dataset
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.methods import METHODS, takers
-from l2ljax.models import ATTACKERS
+from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.names import nearest
 from l2ljax.schedules import OPTIMISERS, SCHEDULES
 from l2ljax.solvers.fast_bat import MIXED_AT, POINTS
@@ -83,7 +83,7 @@ OWN = {setting for row in METHODS.values() for setting in row.takes}
 """The flags that only some methods take; for the others they have no value."""
 
 PLAYERS = [
-    Flag("model", str, "wrn-D-K | preact_resnet18 | resnet18 | small_cnn | mlp"),
+    Flag("model", str, " | ".join(MODELS)),
     Flag("dropout", float, "dropout rate of wrn-D-K and small_cnn; the network's own"),
     Flag("bf16", bool, "compute in bfloat16; parameters, statistics and losses stay float32"),
     Flag("remat", bool, "keep less for the backward pass: residual blocks, the RNN's inner loop"),

@@ -77,7 +77,8 @@ def _processor() -> str:
 
 def _commit() -> str:
     here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    mark = "--dirty= and changes not committed"
+    command = ["git", "-C", str(here), "describe", "--always", mark, "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

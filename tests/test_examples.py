@@ -110,9 +110,25 @@ def test_the_new_objective_moves_phi_its_way_and_theta_as_before(net):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_an_own_model_becomes_more_robust_with_and_without_batch_norm():
+def test_an_own_model_becomes_more_robust_with_and_without_batch_norm_and_dropout():
     found = importlib.import_module("own_model").main(steps=100)
-    for model in ("dense", "batch_norm"):
+    models = ("dense", "dropout")
+    assert set(found) == {f"{model}, {way}" for model in models for way in ("plain", "pgm")}
+    for model in models:
         for split in ("train", "test"):
             plain, robust = (found[f"{model}, {way}"][split] for way in ("plain", "pgm"))
             assert robust > plain + 0.05
+
+
+def test_the_own_models_batch_norm_and_dropout_follow_train():
+    own = importlib.import_module("own_model")
+    x, _ = images()
+    theta, stats = initialise(own.DropoutNet(), jax.random.key(0), x)
+    f = functional(own.DropoutNet())
+    kept = f(theta, stats, x, "batch", jax.random.key(1))[0]
+    assert (kept != f(theta, stats, x, "batch", jax.random.key(2))[0]).any()
+    assert (kept != f(theta, stats, x, "batch")[0]).any()
+    fixed = f(theta, stats, x, "eval", jax.random.key(1))[0]
+    np.testing.assert_array_equal(fixed, f(theta, stats, x, "eval", jax.random.key(2))[0])
+    after = f(theta, stats, x, "update", jax.random.key(1))[1]["batch_stats"]["BatchNorm_0"]
+    assert (after["mean"] != stats["batch_stats"]["BatchNorm_0"]["mean"]).any()

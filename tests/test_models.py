@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from l2ljax.checkpoint import CheckpointError, Checkpoints
 from l2ljax.functional import functional, initialise
 from l2ljax.models import MODELS, make_classifier
 from l2ljax.models.mlp import MLP
@@ -15,7 +16,15 @@ from l2ljax.models.preact_resnet import PreActBlock
 from l2ljax.models.wrn import WideBlock
 
 KEY = jax.random.key(0)
-NAMES = ["wrn-10-1", "preact_resnet18", "resnet18", "small_cnn", "mlp"]
+NAMES = [
+    "wrn-10-1",
+    "preact_resnet18",
+    "preact_resnet18_gradalign",
+    "resnet18",
+    "small_cnn",
+    "mlp",
+]
+RESIDUAL = NAMES[:4]
 
 
 def tiny(name, **keywords):
@@ -38,7 +47,8 @@ def test_every_model_in_the_table_is_tested_here():
         ("wrn-34-10", 46_160_474),
         ("wrn-28-10", 36_479_194),
         ("wrn-16-8", 10_961_370),
-        ("preact_resnet18", 11_171_146),
+        ("preact_resnet18", 11_172_170),
+        ("preact_resnet18_gradalign", 11_171_146),
         ("resnet18", 11_173_962),
     ],
 )
@@ -62,7 +72,77 @@ def test_preact_count_from_its_layers():
             count += 2 * features + 9 * features * features  # BN, conv
             count += channels * features if channels != features else 0
             channels = features
-    assert parameters(make_classifier("preact_resnet18", 10), (32, 32, 3)) == count + 512 * 10 + 10
+    count += 512 * 10 + 10
+    without = make_classifier("preact_resnet18_gradalign", 10)
+    assert parameters(without, (32, 32, 3)) == count
+    assert parameters(make_classifier("preact_resnet18", 10), (32, 32, 3)) == count + 2 * 512
+
+
+def test_last_batch_norm_and_relu_of_preact_stand_before_the_pooling():
+    """Wong et al., Fast-BAT and N-FGSM have them, GradAlign has not."""
+    x = jax.random.uniform(KEY, (4, 8, 8, 1))
+
+    def features(name):
+        theta, stats = initialise(tiny(name), KEY, x)
+        if "bn" in theta:
+            theta["bn"]["bias"] = jnp.linspace(-100.0, 0.0, theta["bn"]["bias"].size)
+        f = functional(tiny(name))
+        return jax.jit(lambda theta: f(theta, stats, x, "batch", features=True)[0])(theta)
+
+    h = features("preact_resnet18")
+    assert not h[:, 0].any() and h[:, -1].any() and (h >= 0).all()
+    assert (features("preact_resnet18_gradalign") < 0).any()
+
+
+def test_initial_values_of_gradaligns_preact_are_he_and_of_the_others_pytorchs():
+    for name, he in (("preact_resnet18", False), ("preact_resnet18_gradalign", True)):
+        theta, _ = initialise(make_classifier(name, 10, width=1 / 4), KEY, jnp.zeros((1, 8, 8, 1)))
+        kernel = theta["group4_block2"]["conv2"]["kernel"]  # 128 channels in and out
+        spread = np.sqrt((2 if he else 1 / 3) / (9 * 128))
+        np.testing.assert_allclose(kernel.std(), spread, rtol=0.05)
+        shortcut = theta["group2_block1"]["shortcut"]["kernel"]
+        spread = np.sqrt(2 / 32 if he else 1 / 3 / 16)
+        np.testing.assert_allclose(shortcut.std(), spread, rtol=0.15)
+        spread = np.sqrt((2 if he else 1 / 3) / 128)
+        np.testing.assert_allclose(theta["head"]["kernel"].std(), spread, rtol=0.1)
+        assert bool(theta["head"]["bias"].any()) != he
+
+
+def test_a_checkpoint_of_a_net_without_the_last_batch_norm_is_refused_in_one_line(tmp_path):
+    """What `preact_resnet18` meant before it had the last BatchNorm."""
+    theta, stats = initialise(tiny("preact_resnet18"), KEY, jnp.zeros((1, 8, 8, 1)))
+    old_stats = {k: v for k, v in stats["batch_stats"].items() if k != "bn"}
+    old = {"theta": {k: v for k, v in theta.items() if k != "bn"}, "stats": old_stats}
+    wanted = {"theta": theta, "stats": stats["batch_stats"]}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, old, {})
+        message = r"another architecture: .*/bn/\w+ is absent there and float32\[32\] here"
+        with pytest.raises(CheckpointError, match=message) as error:
+            checkpoints.restore(jax.eval_shape(lambda: wanted))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_layer_of_a_bfloat16_net_is_float32(name):
+    """Logits are the float32 features through a float32 head, never rounded to bfloat16."""
+    x = jax.random.uniform(KEY, (4, 8, 8, 1))
+    module, last = tiny(name, dtype=jnp.bfloat16), "fc3" if name == "small_cnn" else "head"
+    theta, stats = initialise(module, KEY, x)
+    theta[last] = jax.tree.map(lambda leaf: jax.random.normal(KEY, leaf.shape), theta[last])
+    f = functional(module)
+
+    @jax.jit
+    def both(theta):
+        return tuple(f(theta, stats, x, "eval", features=features)[0] for features in (0, 1))
+
+    logits, h = both(theta)
+    assert logits.dtype == h.dtype == jnp.float32
+    exact = np.asarray(h, float) @ np.asarray(theta[last]["kernel"], float)
+    np.testing.assert_allclose(logits, exact + theta[last]["bias"], rtol=1e-5, atol=1e-6)
+
+    jaxpr = jax.make_jaxpr(lambda theta: f(theta, stats, x, "eval")[0])(theta)
+    dot = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"][-1]
+    assert {v.aval.dtype.name for v in (*dot.invars, *dot.outvars)} == {"float32"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,6 +248,7 @@ def test_downsampling_follows_the_published_strides(name):
             "wrn-10-1": [32, 32, 32, 16, 16, 8, 8],
             "resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
             "preact_resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
+            "preact_resnet18_gradalign": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
             "small_cnn": [30, 28, 12, 10],
         }[name]
     )
@@ -225,7 +306,7 @@ def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
         np.testing.assert_allclose(a, np.stack([b, b]), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["wrn-10-1", "preact_resnet18", "resnet18"])
+@pytest.mark.parametrize("name", RESIDUAL)
 def test_remat_keeps_less_for_the_backward_pass(name):
     x = jax.random.uniform(KEY, (4, 8, 8, 1))
     kept = []
@@ -258,7 +339,7 @@ def test_remat_changes_no_gradient():
     chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["wrn-10-1", "preact_resnet18", "resnet18"])
+@pytest.mark.parametrize("name", RESIDUAL)
 def test_every_batch_norm_knows_the_device_axis(name):
     axes = []
 

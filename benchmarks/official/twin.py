@@ -82,7 +82,13 @@ class Twin(nn.Module):
         x = self.stem((x - self.mean) / self.std)
         for name in self.order:
             x = self.get_submodule(name)(x)
-        return self.head(torch.relu(self.bn(x)).mean((2, 3)))
+        return logits(self.head, torch.relu(self.bn(x)))
+
+
+def logits(head: nn.Linear, x: Any) -> Any:
+    """The pooled x through the head, in the head's own type: ours is not bfloat16 either."""
+    with torch.autocast(x.device.type, enabled=False):
+        return head(x.to(head.weight.dtype).mean((2, 3)))
 
 
 def _conv(channels: int, features: int, size: int, stride: int) -> nn.Conv2d:

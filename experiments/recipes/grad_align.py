@@ -10,7 +10,7 @@ zero; ours at random.
 """
 
 ALL = {
-    "model": "preact_resnet18",
+    "model": "preact_resnet18_gradalign",
     "eps": "8/255",
     "epochs": 30,
     "theta_lr": 0.2,

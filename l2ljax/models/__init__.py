@@ -2,8 +2,10 @@
 
 The learned optimiser's cell is an attacker too, of single coordinates: `CoordinateLSTM`.
 
-Classifiers take images in [0, 1], NHWC, of any size and channel count, and normalise inside.
-`dtype` is the type of the computation only: parameters and BatchNorm statistics are float32.
+Classifiers take images in [0, 1], NHWC, of any size and channel count, and normalise inside by the
+mean and std they are given; the code of L2L, TRADES and GradAlign feeds raw pixels (mean 0, std 1).
+`dtype` is the type of the computation only: parameters and BatchNorm statistics are float32, and a
+classifier's last layer computes in float32, or in float64 where `dtype` is that.
 """
 
 from l2ljax.models.attackers import ATTACKERS, label, make_attacker

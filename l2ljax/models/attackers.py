@@ -2,6 +2,9 @@
 
 `a` is what the attacker sees, A(x, y, theta): the image's channels, then those of the gradient if
 there is one. The output is tanh(.) in [-1, 1] with the image's channels; eps is multiplied outside.
+With a bfloat16 `dtype` every convolution rounds, the last one too, and only scale and tanh are
+float32: on random images the last one's own rounding moves g by 0.001 to 0.005 (root mean square)
+and that of the layers before it by 0.004 to 0.014, so that a float32 one would gain 5 % at most.
 The paper's table prints stride 1 for the slim net's first layer; only 2 (the code's) is consistent.
 """
 
@@ -68,7 +71,8 @@ class Slim(nn.Module):
 class Wide(nn.Module):
     """Full resolution: convolution, a chain of generator blocks, BatchNorm, convolution, tanh.
 
-    At the paper's width it costs more than the classifier it attacks (1.79 GMAC per 32x32 image).
+    At the paper's width it costs more than the paper's classifier WRN-34-4: 1.79 against 1.07 GMAC
+    per 32x32 image.
     """
 
     channels: int

@@ -13,7 +13,7 @@ from flax.typing import Dtype
 
 from l2ljax.models.layers import scaled
 from l2ljax.models.mlp import MLP
-from l2ljax.models.preact_resnet import PreActResNet18
+from l2ljax.models.preact_resnet import PreActResNet18, PreActResNet18GradAlign
 from l2ljax.models.resnet import ResNet18
 from l2ljax.models.small_cnn import SmallCNN
 from l2ljax.models.wrn import WideResNet
@@ -22,6 +22,7 @@ from l2ljax.names import nearest
 MODELS: dict[str, type[nn.Module]] = {
     "wrn-D-K": WideResNet,
     "preact_resnet18": PreActResNet18,
+    "preact_resnet18_gradalign": PreActResNet18GradAlign,
     "resnet18": ResNet18,
     "small_cnn": SmallCNN,
     "mlp": MLP,

@@ -19,6 +19,12 @@ from l2ljax.types import Array
 kaiming_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """U(-1, 1) / sqrt(fan_in): PyTorch's default weights (Kaiming-uniform with a = sqrt 5)."""
 
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""N(0, 2 / fan_in), not truncated as Flax's `he_normal`."""
+
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""N(0, 2 / fan_out), where fan_out is the kernel's area times its output channels."""
+
 
 def uniform(fan_in: int) -> Initializer:
     """U(-1, 1) / sqrt(fan_in): PyTorch's default biases; the bias's own shape hides the fan-in."""
@@ -100,6 +106,31 @@ def dense(
         name=name,
     )
     return layer(x)
+
+
+def head(
+    h: Array,
+    num_classes: int,
+    *,
+    kernel_init: Initializer = kaiming_uniform,
+    bias_init: Initializer | None = None,
+    name: str = "head",
+) -> Array:
+    """Logits [B, num_classes] of the features h [B, n], computed in h's type.
+
+    A classifier casts its features to float32 or more before, so that the logits are never rounded
+    to bfloat16, whatever the layers before compute in. The product is a full float32 one also where
+    JAX multiplies float32 matrices in less by default (TF32 on a GPU, bfloat16 on a TPU).
+    """
+    layer = nn.Dense(
+        num_classes,
+        kernel_init=kernel_init,
+        bias_init=bias_init or uniform(h.shape[-1]),
+        dtype=h.dtype,
+        precision=jax.lax.Precision.HIGHEST,
+        name=name,
+    )
+    return layer(h)
 
 
 def batch_norm(

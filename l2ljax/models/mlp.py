@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from l2ljax.models.layers import at_least_float32, dense, normalise, scaled
+from l2ljax.models.layers import at_least_float32, dense, head, normalise, scaled
 from l2ljax.types import Array
 
 
@@ -32,6 +32,5 @@ class MLP(nn.Module):
         for layer, units in enumerate(self.hidden):
             units = scaled(units, self.width)
             x = self.act(dense(x, units, dtype=self.dtype, name=f"fc{layer + 1}"))
-        if features:
-            return at_least_float32(x)
-        return at_least_float32(dense(x, self.num_classes, dtype=self.dtype, name="head"))
+        x = at_least_float32(x)
+        return x if features else head(x, self.num_classes)

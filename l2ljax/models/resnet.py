@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from l2ljax.models.layers import again, at_least_float32, batch_norm, conv, dense, normalise, scaled
+from l2ljax.models.layers import again, at_least_float32, batch_norm, conv, head, normalise, scaled
 from l2ljax.types import Array
 
 
@@ -61,7 +61,5 @@ class ResNet18(nn.Module):
                     self.axis_name,
                     name=f"group{group + 1}_block{block + 1}",
                 )(x, train)
-        x = x.mean((1, 2))
-        if features:
-            return at_least_float32(x)
-        return at_least_float32(dense(x, self.num_classes, dtype=self.dtype, name="head"))
+        x = at_least_float32(x).mean((1, 2))
+        return x if features else head(x, self.num_classes)

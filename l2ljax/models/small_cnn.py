@@ -10,11 +10,8 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from l2ljax.models.dropout import Dropout
-from l2ljax.models.layers import at_least_float32, dense, normalise, scaled
+from l2ljax.models.layers import at_least_float32, dense, he_fan_in, head, normalise, scaled
 from l2ljax.types import Array
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""N(0, 2 / fan_in), not truncated as Flax's function of that name."""
 
 SMALLEST = 16
 """Two unpadded 3x3 convolutions and a halving, twice, leave at least one pixel from here on."""
@@ -42,7 +39,7 @@ class SmallCNN(nn.Module):
                     scaled(channels, self.width),
                     (3, 3),
                     padding=padding,
-                    kernel_init=he_normal,
+                    kernel_init=he_fan_in,
                     dtype=self.dtype,
                     name=f"conv{2 * stage + layer}",
                 )(x)
@@ -52,12 +49,8 @@ class SmallCNN(nn.Module):
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc1"))
         x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = nn.relu(dense(x, scaled(200, self.width), dtype=self.dtype, name="fc2"))
+        x = at_least_float32(x)
         if features:
-            return at_least_float32(x)
-        head = nn.Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.zeros_init(),
-            dtype=self.dtype,
-            name="fc3",
-        )
-        return at_least_float32(head(x))
+            return x
+        zeros = nn.initializers.zeros_init()
+        return head(x, self.num_classes, kernel_init=zeros, bias_init=zeros, name="fc3")

@@ -10,11 +10,16 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from l2ljax.models.dropout import Dropout
-from l2ljax.models.layers import again, at_least_float32, batch_norm, conv, dense, normalise
+from l2ljax.models.layers import (
+    again,
+    at_least_float32,
+    batch_norm,
+    conv,
+    he_fan_out,
+    head,
+    normalise,
+)
 from l2ljax.types import Array
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""N(0, 2 / (k^2 c_out)), the convolutions' initial values."""
 
 
 class WideBlock(nn.Module):
@@ -81,10 +86,5 @@ class WideResNet(nn.Module):
                     name=f"group{group + 1}_block{block + 1}",
                 )(x, train)
         x = batch_norm(train, dtype=self.dtype, axis_name=self.axis_name, name="bn")(x)
-        x = nn.relu(x).mean((1, 2))
-        if features:
-            return at_least_float32(x)
-        zeros = nn.initializers.zeros_init()
-        return at_least_float32(
-            dense(x, self.num_classes, dtype=self.dtype, bias_init=zeros, name="head")
-        )
+        x = at_least_float32(nn.relu(x)).mean((1, 2))
+        return x if features else head(x, self.num_classes, bias_init=nn.initializers.zeros_init())

@@ -16,6 +16,7 @@ from options import defaults
         ("wrn-10-1", "wide", "grad_l2l"),
         ("wrn-10-1", "two_layer", "two_step_l2l"),
         ("preact_resnet18", "two_layer", "grad_l2l"),
+        ("preact_resnet18_gradalign", "two_layer", "plain"),
     ],
 )
 def test_both_writings_have_the_same_gradients(model, attacker, method):
