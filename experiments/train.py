@@ -83,7 +83,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
 
     from conclude import conclude
     from feed import fits
-    from game import layout_of, load_data, make_game
+    from game import layout_of, load_data, make_game, method_of
     from l2ljax.attacks import parse_all
     from l2ljax.parallel import leads
     from run import Run
@@ -95,6 +95,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
         attacks = parse_all(options["final_attacks"])
     except ValueError as error:
         raise UsageError(str(error)) from None
+    method_of(config, channels=1)  # what cannot be played is refused before data are fetched
     data_dir = options["data_dir"] or str(cache_folder("data"))
     data = load_data(config, data_dir, options["download"])
     layout = layout_of(config, options["parallel"])

@@ -155,7 +155,7 @@ def test_an_image_gets_what_it_gets_alone():
     with jax.enable_x64(True):
         theta, ell, x, y = game()
         together, one = solve(apgd(5, "uniform"), theta, ell, x, y), slice(6, 7)
-        ell, rng = ATTACK_LOSSES["ce"](logits, theta, x[one], y[one]), keys(len(x))[one]
+        ell, rng = ATTACK_LOSSES["ce"](seen(logits), theta, {}, x[one], y[one]), keys(len(x))[one]
         alone = solve(apgd(5, "uniform"), theta, ell, x[one], y[one], rng=rng)
         np.testing.assert_allclose(alone, together[one], atol=1e-9)
 

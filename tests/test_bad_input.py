@@ -75,7 +75,7 @@ def nan_pixels():
         (["--method=multistep_l2l", "--inner_steps=0"], ["--inner_steps=0"]),
         (["--inner_steps=3"], ["--inner_steps", "grad_l2l", "multistep_l2l"]),
         (["--method=plain", "--attacker_start=zero"], ["--attacker_start", "plain"]),
-        (["--attack_loss=kl", "--attacker_start=zero"], ["--attack_loss=kl", "gaussian"]),
+        (["--attack_loss=kl", "--attacker_start=zero"], ["attack_loss 'kl'", "gaussian"]),
         (["--phi_steps=2"], ["--phi_steps", "alternating"]),
         (["--label_smoothing=1"], ["--label_smoothing=1"]),
         (["--init_from=nowhere"], ["nowhere", "no checkpoint"]),

@@ -290,10 +290,16 @@ def test_wrong_shapes_are_refused_at_the_door():
     method = method_of("plain")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
     step = make_step(f, method, SGD, SGD, eps=EPS)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="add the batch axis"):
         step(state, (x[0], y), jax.random.key(0))
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="8 class indices"):
         step(state, (x, y[:-1]), jax.random.key(0))
+    with pytest.raises(ValueError, match="class indices are whole numbers"):
+        jax.jit(step)(state, (x, y.astype(jnp.float32)), jax.random.key(0))
+    with pytest.raises(ValueError, match="divide by 255"):
+        step(state, (255 * x, y), jax.random.key(0))
+    with pytest.raises(ValueError, match="subtract mean and divide by std"):
+        init_state(jax.random.key(0), theta, stats, method, SGD, SGD, 4 * x - 2)
 
 
 def test_grad_l2l_learns_to_attack_a_frozen_classifier():

@@ -41,7 +41,7 @@ def diagnosis(delta_of, theta=W, eps=EPS, f=linear):
 def measure(solver, theta=W, eps=EPS, f=linear):
     method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous")
     step = jnp.zeros((), jnp.int32)
-    state = State(step, step, theta, {}, (), {}, {}, (), {})
+    state = State(step, step, theta, {}, (), {}, {}, (), {}, {})
     values = make_diagnose(f, method)(KEY, state, X, Y, eps)
     assert set(values) == {f"attacker/{name}" for name in NAMES}
     assert all(isinstance(v, float) and math.isfinite(v) for v in values.values()), values

@@ -62,10 +62,10 @@ class WithFeatures(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """A user's own: statistics but no `train`."""
+    """A user's own: statistics that no mode changes."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train=False):
         return nn.Dense(3)(nn.BatchNorm(use_running_average=True)(x.reshape(len(x), -1)))
 
 

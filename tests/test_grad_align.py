@@ -26,7 +26,7 @@ def game():
         inner = Inner(EPS * jnp.sign(jnp.cos(jnp.arange(x.size).reshape(x.shape))))
 
         def loss(theta, train_loss):
-            def with_stats(theta, stats, x):
+            def with_stats(theta, stats, x, draw=0):
                 return f(theta, stats, x, "eval")
 
             given = (keys(4), with_stats, ell, theta, {}, x, inner, y)
@@ -49,7 +49,6 @@ def test_the_penalty_is_that_of_the_plain_writing(game):
         cosines.append(u @ near / np.sqrt((u @ u) * (near @ near)))
     assert float(metrics["theta/alignment"]) == pytest.approx(np.mean(cosines), rel=1e-9)
     assert float(value) == pytest.approx(float(plain) + WEIGHT * (1 - np.mean(cosines)), rel=1e-9)
-    assert metrics["theta/loss"] == value
 
 
 def test_theta_learns_through_the_gradient_at_the_noise_alone(game):

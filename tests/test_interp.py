@@ -94,7 +94,8 @@ def plain(game, phi, us=None):
     for t in range(game.steps):
         us[t] = u_hat(theta, z, c) if us[t] is None else us[t]
         out = functional(Attacker())(phi, {}, jnp.concatenate([z, us[t]], -1), "eval")[0]
-        z = jnp.clip(jnp.clip(z + EPS * out, x - EPS, x + EPS), 0, 1)
+        z = jnp.clip(z + EPS * out, 0, 1)
+    z = jnp.clip(jnp.clip(z, x - EPS, x + EPS), 0, 1)
     h, length = features(theta, z), jnp.linalg.norm
     cos = (h * c).sum(1) / length(h, axis=1) / length(c, axis=1)
     return z, us, out, jnp.maximum(0, 1 - cos).mean()
@@ -299,7 +300,7 @@ def test_zero_features_have_a_distance_of_one_and_a_finite_slope():
 
     @jax.jit
     def climbed(z):
-        values = toward_partner(shifted, 0.0, x, x)(0.0, z)
+        values = toward_partner(seen(shifted), 0.0, {}, x, x)(0.0, z)
         return values.sum(), values
 
     (_, values), slope = jax.value_and_grad(climbed, has_aux=True)(z)
@@ -312,7 +313,7 @@ def test_opposite_features_have_a_distance_of_two_and_the_partners_are_constants
 
     @jax.jit
     def total(theta, own):
-        return toward_partner(shifted, theta, x, x)(own, x).sum()
+        return toward_partner(seen(shifted), theta, {}, x, x)(own, x).sum()
 
     np.testing.assert_allclose(total(0.0, 0.0), -4, rtol=1e-6)
     through_c, through_z = jax.grad(total, (0, 1))(0.1, 0.1)

@@ -97,6 +97,78 @@ def test_a_method_wants_each_of_its_settings_and_no_other():
         make_method("grad_l2l", attacker_start="zero", grad_norm="none", **rest)
 
 
+@pytest.mark.parametrize(
+    "name, changes, line",
+    [
+        ("grad_l2l", {"order": "simultanous"}, "order 'simultanous': did you mean 'simultaneous'"),
+        ("grad_l2l", {"grad_norm": "batchmax"}, "grad_norm 'batchmax': did you mean 'batch_max'"),
+        ("grad_l2l", {"attacker_start": "zeros"}, "start 'zeros': did you mean 'zero'"),
+        ("pgm", {"attacker_start": "unifrom"}, "start 'unifrom': did you mean 'uniform'"),
+        ("pgm", {"attack_loss": "cross"}, "unknown attack_loss 'cross'"),
+        ("fast_bat", {"bat_point": "nspgd"}, "'nspgd': did you mean 'ns_pgd'"),
+        ("fast_bat", {"bat_mixed": "x"}, "unknown point of the mixed derivative 'x'"),
+        ("rnn_adv", {"rnn_input": "signlog"}, "'signlog': did you mean 'sign_log'"),
+        ("rnn_adv", {"rnn_weights": "one"}, "'one': did you mean 'ones'"),
+        ("apgd10", {"attacker_start": "zeros"}, "did you mean 'zero'"),
+    ],
+)
+def test_a_misspelt_word_is_refused_where_the_method_is_made(name, changes, line):
+    with pytest.raises(ValueError, match=line):
+        method_of(name, **changes)
+
+
+@pytest.mark.parametrize("changes, line", [({"craft_bn": "upd"}, "craft_bn 'upd': .*'update'")])
+def test_a_misspelt_word_is_refused_where_the_step_is_made(changes, line):
+    f, _, _ = net()
+    with pytest.raises(ValueError, match=line):
+        make_step(f, method_of("pgm"), SGD, SGD, eps=EPS, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        ({"eps": 8.0}, "8 means 8 / 255"),
+        ({"eps": "8/255"}, "is text"),
+        ({"eps": -0.1}, "above 0"),
+        ({"phi_steps": 0}, "phi_steps=0 must be at least 1"),
+        ({"accumulate": 0}, "accumulate=0 must be at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0 must lie in"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_where_the_step_is_made(changes, line):
+    f, _, _ = net()
+    method = method_of("grad_l2l", order="alternating")
+    with pytest.raises(ValueError, match=line):
+        make_step(f, method, SGD, SGD, **({"eps": EPS} | changes))
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("pgm", {"attacker_start": "zero"}),
+        ("grad_l2l", {"attacker_start": "zero"}),
+        ("trades", {"attacker_start": "zero"}),
+        ("fgsm", {}),
+        ("grad_align", {}),
+        ("n_fgsm", {"noise": 0.0}),
+        ("fast_bat", {"bat_point": "fgsm"}),
+        ("fast_bat", {"bat_point": "ns_pgd_zero"}),
+    ],
+)
+def test_kl_is_refused_where_the_first_gradient_is_taken_at_x(name, changes):
+    with pytest.raises(ValueError, match="'kl' has no gradient at x itself, where .*: take "):
+        method_of(name, attack_loss="kl", **changes)
+
+
+def test_kl_is_played_from_elsewhere():
+    for name, changes in [
+        ("pgm", {"attacker_start": "gaussian"}),
+        ("n_fgsm", {"noise": 1.0}),
+        ("fast_bat", {"bat_point": "ns_pgd"}),
+    ]:
+        method_of(name, attack_loss="kl", **changes)
+
+
 def test_takers_lists_the_methods_of_a_setting():
     assert takers("noise") == ["n_fgsm"]
     assert "pgm" in takers("inner_steps") and "plain" not in takers("inner_steps")

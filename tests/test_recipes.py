@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from config import DECIDES, OWN, WHAT, epochs, resolve
+from l2ljax.ball import length
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.methods import METHODS
@@ -29,7 +30,7 @@ def of_its_kind(name, value):
     if isinstance(kind, tuple):
         return value in kind
     if kind in ("fraction", "step"):
-        return isinstance(value, str) and step_size(value, 1.0) > 0
+        return isinstance(value, str) and length(step_size(value), 1.0) > 0
     return type(value) is kind
 
 
@@ -101,7 +102,8 @@ def test_every_method_on_every_dataset_has_a_game(recipe):
             config = resolve(what)
             eps = check_eps(config["eps"])
             assert (
-                config["inner_step"] is None or step_size(config["inner_step"], eps) <= 1.25 * eps
+                config["inner_step"] is None
+                or length(step_size(config["inner_step"]), eps) <= 1.25 * eps
             )
             make_classifier(config["model"], 10)
             make_attacker(config["attacker"], 1, width=config["attacker_width"])

@@ -9,18 +9,20 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from games import EPS, SmoothClassifier, images, keys
+from games import EPS, SmoothClassifier, images
 from l2ljax import solvers
-from l2ljax.ball import uniform
+from l2ljax.ball import per_image, uniform
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
 from l2ljax.solvers.fast_bat import fast_bat
+from l2ljax.streams import stream
 from l2ljax.two_terms import cosine, two_terms
 from l2ljax.types import Inner, Method, Solver, no_phi
 
 NAMES = {f"implicit/{name}" for name in ("interior", "cosine", "direct_norm", "cross_norm")}
 STEP = 2.0
+KEY = jax.random.key(3)
 
 
 def method_of(solver, order: Any = "simultaneous", learns=False):
@@ -35,9 +37,9 @@ def game(solver):
     return functional(net), method, state, x, y
 
 
-def measure(solver, rng=None):
+def measure(solver):
     f, method, state, x, y = game(solver)
-    metrics = two_terms(method, f)(keys(len(x)) if rng is None else rng, state, x, y, EPS)
+    metrics = two_terms(method, f, "batch")(KEY, state, x, y, EPS)
     assert set(metrics) == NAMES
     return {name.removeprefix("implicit/"): float(value) for name, value in metrics.items()}
 
@@ -56,7 +58,7 @@ def test_the_cross_term_of_fast_bat_is_the_one_written_by_hand():
     with jax.enable_x64(True):
         metrics = measure(fast_bat("random", STEP, 1 / STEP, "z"))
         f, _, state, x, y = game(fast_bat("random", STEP, 1 / STEP, "z"))
-        z = uniform(keys(len(x)), x, EPS)
+        z = uniform(per_image(stream(KEY, "images"), len(x)), x, EPS)
 
         def c(theta, d):
             return cross_entropy(f(theta, {}, x + d, "batch")[0], y).sum()
@@ -102,16 +104,16 @@ def test_the_interior_is_counted_strictly_inside_ball_and_box(radius, inside):
     net, sgd = SmoothClassifier(), optax.sgd(1.0)
     theta, _ = initialise(net, jax.random.key(1), x)
     state = init_state(jax.random.key(2), theta, {}, method, sgd, sgd, x)
-    metrics = two_terms(method, functional(net))(keys(1), state, x, jnp.array([1]), EPS)
+    metrics = two_terms(method, functional(net), "batch")(KEY, state, x, jnp.array([1]), EPS)
     np.testing.assert_allclose(metrics["implicit/interior"], inside / 8)
 
 
+@pytest.mark.parametrize("craft_bn", ["batch", "update", "eval"])
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])
-def test_the_modes_are_those_of_thetas_turn(order):
+def test_the_modes_are_those_of_thetas_turn(order, craft_bn):
     seen = []
 
     def f(theta, stats, x, mode, rng=None):
-        assert rng is None, "no dropout"
         seen.append(mode)
         return x.reshape(len(x), -1)[:, :3] * theta, stats
 
@@ -123,9 +125,9 @@ def test_the_modes_are_those_of_thetas_turn(order):
     method, sgd = method_of(Solver(no_phi, solve), order, learns=True), optax.sgd(1.0)
     x, y = images(classes=3)
     state = init_state(jax.random.key(0), jnp.ones(()), {}, method, sgd, sgd, x)
-    two_terms(method, f)(keys(), state, x, y, EPS)
+    two_terms(method, f, craft_bn)(KEY, state, x, y, EPS)
     attacker = "attacker train" if order == "simultaneous" else "attacker eval"
-    assert seen == ["batch", attacker, "update"]
+    assert seen == [craft_bn, attacker, "update"]
 
 
 def test_one_compilation_serves_every_epoch():
@@ -136,7 +138,7 @@ def test_one_compilation_serves_every_epoch():
         traced.append(1)
         return f(*args, **settings)
 
-    probe = two_terms(method, counted)
+    probe = two_terms(method, counted, "batch")
     first = probe(jax.random.key(0), state, x, y, EPS)
     once = len(traced)
     theta = jax.tree.map(lambda w: 1.1 * w, state.theta)

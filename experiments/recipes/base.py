@@ -94,14 +94,12 @@ METHOD: dict[str, dict[str, Any]] = {
         "bat_point": "ns_pgd",
         "bat_lambda": 10.0,
         "bat_mixed": "z",
-        "craft_bn": "batch",
     },
-    "fast_at": {"inner_step": "1.25eps", "attacker_start": "uniform", "craft_bn": "batch"},
-    "n_fgsm": {"inner_step": "1eps", "noise": 2.0, "craft_bn": "batch"},
-    "grad_align": {"craft_bn": "batch"},
-    "pgd2": {"inner_step": "0.5eps", "attacker_start": "uniform", "craft_bn": "batch"},
-    "pgd10": {"inner_step": "0.25eps", "attacker_start": "uniform", "craft_bn": "batch"},
-    "apgd10": {"attacker_start": "uniform", "craft_bn": "batch"},
+    "fast_at": {"inner_step": "1.25eps", "attacker_start": "uniform"},
+    "n_fgsm": {"inner_step": "1eps", "noise": 2.0},
+    "pgd2": {"inner_step": "0.5eps", "attacker_start": "uniform"},
+    "pgd10": {"inner_step": "0.25eps", "attacker_start": "uniform"},
+    "apgd10": {"attacker_start": "uniform"},
 }
 
 

@@ -12,6 +12,7 @@ for SVHN the rate of GradAlign's authors.
 ALL = {
     "model": "preact_resnet18",
     "eps": "8/255",
+    "craft_bn": "update",
     "epochs": 15,
     "theta_lr": 0.2,
     "theta_schedule": "cyclic",

@@ -14,6 +14,7 @@ degrees, which this package does not do.
 ALL = {
     "model": "preact_resnet18",
     "eps": "8/255",
+    "craft_bn": "update",
     "epochs": 20,
     "theta_lr": 0.2,
     "theta_schedule": "cyclic",

@@ -12,6 +12,7 @@ rate is a cyclic one with its peak at 0.3 of the run; the averages are of theta 
 ALL = {
     "model": "resnet18",
     "eps": "8/255",
+    "craft_bn": "update",
     "epochs": 100,
     "theta_lr": 0.1,
     "theta_schedule": "cyclic",
@@ -23,7 +24,8 @@ ALL = {
 
 DATASET: dict[str, dict] = {}
 
-METHOD: dict[str, dict] = {}
+# torchattacks' PGD sets eval mode while it crafts; the other methods there do not.
+METHOD: dict[str, dict] = {"pgd10": {"craft_bn": "eval", "inner_step": "2/255"}}
 
 DATASET_METHOD: dict[tuple[str, str], dict] = {}
 

@@ -12,6 +12,7 @@ zero; ours at random.
 ALL = {
     "model": "preact_resnet18_gradalign",
     "eps": "8/255",
+    "craft_bn": "update",
     "epochs": 30,
     "theta_lr": 0.2,
     "theta_schedule": "cyclic",
