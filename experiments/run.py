@@ -132,6 +132,7 @@ class Run:
                 every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
                 every = every or back is not None
                 if every or self.late() or self.asked or step == self.total:
+                    record.sync()
                     self.save(checkpoints, step, self.layout.first(state))
                     self.saved_at = time.monotonic()
                 if self.asked and step < self.total:
@@ -236,6 +237,7 @@ class Run:
             event |= {"epoch": epoch, "peak": self.notes["peak"]}
         values |= {f"overfitting/{name}": value for name, value in event.items()}
         record.write(step, values, epoch=epoch)
+        record.sync()  # before this epoch is saved as the best or as a good one
         progress.update(step, **_short(values), line=True)
         self.notes |= {"sums": {}, "count": 0, "collapsed": collapsed}
         if event:
