@@ -4,13 +4,10 @@ import json
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnax")
-
-import jax
 
 import expert
 import gail
@@ -19,7 +16,10 @@ import imitation_table
 from config import read_json
 from l2ljax.imitation import collect, make_environment, play
 from l2ljax.record import Record, read
+from needs import gymnax
 from workdir import open_workdir
+
+pytestmark = gymnax
 
 SMALL = ["--seeds=0,1", "--copies=4", "--steps=32", "--episodes=2", "--checkpoint_every=2"]
 

@@ -6,9 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnax")
-
 from jax.flatten_util import ravel_pytree
 
 from l2ljax.imitation import (
@@ -33,6 +30,7 @@ from l2ljax.imitation.followers.follower import objective
 from l2ljax.imitation.ppo import Batch, advantages, make_loss
 from l2ljax.imitation.rollouts import Rollout
 from l2ljax.imitation.training import Moments, normalise, own_pairs, value
+from needs import gymnax
 
 KEY = jax.random.key(0)
 LEARNED = [n for n in FOLLOWERS if n not in ("constant_reward", "blind", "environment")]
@@ -265,6 +263,7 @@ def test_rewards_are_divided_by_the_spread_of_their_discounted_sums():
     np.testing.assert_allclose(scaled, halves[1] / np.std(kept), rtol=1e-4)
 
 
+@gymnax
 @pytest.mark.parametrize("name", TASKS)
 def test_a_policys_likelihood_is_that_of_what_it_samples(name):
     env = make_environment(name)
@@ -288,6 +287,10 @@ def test_episodes_end_where_the_task_ends_them():
     found = play(KEY, env, lambda rng, s: jnp.asarray(1), 3)
     np.testing.assert_array_equal(found.alive, np.ones((3, 4), bool))
     np.testing.assert_array_equal(found.total, [4, 4, 4])
+
+
+@gymnax
+def test_a_pole_that_is_pushed_one_way_falls_and_ends_the_episode():
     cart = make_environment("CartPole-v1")
     fell = play(KEY, cart, lambda rng, s: jnp.asarray(1), 5)
     assert fell.terminated.all() and (fell.alive.sum(1) == fell.total).all()
