@@ -1,8 +1,9 @@
 """One compilation cache for the whole suite: in the checkout, and kept between runs.
 
-At the end of a run every reason for a skip is said. And little optimisation by LLVM: most of the suite's time is compilation of what runs once. After
+And little optimisation by LLVM: most of the suite's time is compilation of what runs once. After
 each module its programs are freed: a process may map only so many pieces of memory (65,530), every
-compiled program takes some, and XLA crashes where there are no more.
+compiled program takes some, and XLA crashes where there are no more. At the end every reason for a
+skip is said, with the number of tests.
 """
 
 import collections

@@ -64,7 +64,7 @@ def read_curve(tmp_path, name="run"):
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     demonstrations, tmp_path, monkeypatch, capsys
 ):
-    flags = ["--iterations=5", "--follower=gail"]
+    flags = ["--iterations=5", "--follower=l2l_gail", "--state_gradient"]
     assert run(demonstrations, tmp_path / "whole", *flags) == 0
 
     class Stopping(imitating.Progress):

@@ -1,5 +1,6 @@
 """The game of imitation: both players' gradients, what each is paid, what passes to whom."""
 
+import inspect
 import math
 
 import jax
@@ -22,6 +23,7 @@ from l2ljax.imitation import (
     make_iteration,
     make_policy,
     play,
+    training,
 )
 from l2ljax.imitation.demonstrations import Demonstrations, draw, nobody
 from l2ljax.imitation.environments import Environment, Step, Task
@@ -185,6 +187,30 @@ def test_l2l_gail_sees_the_leader_and_gail_does_not():
         sure = jax.tree.map(lambda leaf: leaf + 0.5, make_policy(env).init(KEY))
         a, b = (follower.reward(phi, leader_of(env, t), MIXED) for t in (None, sure))
         assert bool(jnp.any(jnp.abs(a - b) > 1e-6)) == sees
+
+
+def test_the_gradient_that_l2l_gail_sees_has_one_scale_for_both_sides():
+    """A scale for each side, or each call, would say which side a pair comes from."""
+    follower = FOLLOWERS["l2l_gail"](two_states(), Settings(lr=0.0, state_gradient=True))
+    policy = pairs([0, 1], [0, 1])
+    expert = policy._replace(s=10 * policy.s)
+
+    def leader(s, a):
+        return jnp.sum(s**2) / 2  # its gradient is s
+
+    phi, _, told = follower.update(KEY, *follower.init(KEY), leader, policy, expert)
+    h, h_expert = (-follower.reward(phi, leader, side) for side in (policy, expert))
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), policy, expert)
+    together = -follower.reward(phi, leader, both)
+    np.testing.assert_allclose(together, jnp.concatenate([h, h_expert]), rtol=1e-6)
+    said = jnp.mean(jax.nn.log_sigmoid(h)) + jnp.mean(jax.nn.log_sigmoid(-h_expert))
+    np.testing.assert_allclose(told["phi/objective"], said, rtol=1e-6)
+
+
+def test_the_usage_of_a_turn_names_everything_that_it_needs():
+    asked = inspect.signature(make_iteration).parameters.values()
+    named = [p.name for p in asked if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    assert named and all(f"{name}=" in training.__doc__ for name in named), named
 
 
 def test_airl_like_is_paid_f_minus_log_pi():
