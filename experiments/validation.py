@@ -32,7 +32,8 @@ class Validation:
 
     def measure(self, state: State) -> dict[str, float]:
         """Accuracies and diagnostics, as the first process found them: decisions hang on them."""
-        return agree(self.validate(state) | self.diagnose(state))
+        accuracies = self.validate(state) if len(self.data.x_val) else {}
+        return agree(accuracies | self.diagnose(state))
 
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
@@ -58,8 +59,6 @@ class Validation:
     def validate(self, state: State) -> dict[str, float]:
         """On the validation split: clean, worst-case PGM-10 and, of theta itself, FGSM accuracy."""
         values = {}
-        if not len(self.data.x_val):
-            return values
         for suffix, theta in (("", state.theta), ("_ema", state.ema)):
             if not theta:
                 continue
