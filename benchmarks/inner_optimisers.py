@@ -48,7 +48,7 @@ from nets import agreed, by_name, open_nets
 from options import Flag, UsageError, check_eps, defaults, run_main
 from pictures import figures_or_none
 from runtime import cache_folder, describe, prepare
-from saved import WHICH, open_run, restore
+from saved import WHICH, images_of, open_run, restore
 from workdir import write_json
 
 FLAGS = [
@@ -105,9 +105,7 @@ def judge(
     f: Partial, data: Dataset, players: Mapping[str, Sequence[Played]], eps: float, o: dict
 ) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     """Losses [seeds, T, test images] of every player on one net, and the steps that PGD chose."""
-    held_out, test = (
-        hill(f, x, y, eps, o) for x, y in ((data.x_val, data.y_val), (data.x_test, data.y_test))
-    )
+    held_out, test = (hill(f, *images_of(data, split), eps, o) for split in ("val", "test"))
     steps = {
         DECAY: tune(decaying_step, held_out, DECAYING),
         BEST: tune(constant_step, held_out, CONSTANT),

@@ -23,7 +23,7 @@ import evaluate
 import train
 from comparison_page import page
 from l2ljax.methods import METHODS
-from options import Flag, UsageError, defaults, run_main
+from options import Flag, UsageError, defaults, parse, run_main
 from runtime import describe
 from workdir import write_json
 
@@ -67,6 +67,8 @@ def compare(given: dict[str, Any]) -> int:
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(methods):
             raise UsageError(f"--pairs: {':'.join(pair)} is no A:B of two of --methods")
+    if parse(train.FLAGS, shlex.split(options["flags"])).get("val_size") == 0:
+        raise UsageError("--flags: --val_size=0 holds out no validation images to choose by")
     found = _search(options["search"], options["trials"], methods)
     root, runs = pathlib.Path(options["workdir"]), {}
     for seed in seeds:

@@ -43,6 +43,8 @@ def conclude(
         for attack, entry in results.items()
     ]
     print(table(("checkpoint", "attack", "eps", "accuracy"), rows))
+    if not len(data.x_val):
+        print("best is the last epoch: there were no validation images to select by")
     for line in overfitting(summary):
         print(line)
     for which, check in summary.get("select_check", {}).items():
@@ -84,6 +86,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "attacks": [attack.name for attack in attacks],
         "test": test,
         "test_images": len(data.x_test),
+        "val_images": len(data.x_val),
         "steps": steps,
         "best": last.notes["best"],
         "overfitting": last.notes["overfitting"],

@@ -36,8 +36,17 @@ WHAT = [
         tuple(RECIPES),
         "the settings to start from; quick on digits, elsewhere the method's own",
     ),
-    Flag("train_size", int, "use only so many training images, the first ones; all of them"),
-    Flag("val_size", int, "images of the training set held out for selection; min(1000, 10 %)"),
+    Flag(
+        "train_size",
+        int,
+        "use only so many training images, the first ones, of npz:PATH every class its share; all",
+    ),
+    Flag(
+        "val_size",
+        int,
+        "images of the training set held out for selection, of npz:PATH every class its share; "
+        "0: none, and the last epoch is taken; min(1000, 10 %)",
+    ),
     Flag("init_from", str, "a run's workdir whose best classifier is theta's start", ""),
 ]
 

@@ -21,7 +21,7 @@ from measure import PARTS
 from options import UsageError, check_eps
 from pictures import figures_or_none
 from report import attack_eps
-from saved import Saved, open_run, restore
+from saved import Saved, images_of, open_run, restore
 
 
 class Evaluation(NamedTuple):
@@ -72,7 +72,7 @@ def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> E
     saved = restore(workdir, options["which"], config, data, game)
     weights = saved.theta, saved.theta_stats
     exact = make_game(config | {"bf16": False}, data).frozen if config["bf16"] else None
-    x, y = (data.x_test, data.y_test) if options["split"] == "test" else (data.x_val, data.y_val)
+    x, y = images_of(data, options["split"])
     n = options["num_examples"] or len(x)
     return Evaluation(
         options,

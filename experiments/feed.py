@@ -40,7 +40,7 @@ class Feed:
         steps, layout = self.game.steps_per_epoch, self.game.layout
         step = epoch * steps if step is None else step
         order = epoch_order(self.seed, epoch, rollbacks, len(self.data.x_train))
-        order = layout.deal(order, self.game.part_size)
+        order = layout.deal(order, part_size=self.game.part_size)
         lengths = list(cuts(step - epoch * steps, steps, self.lengths))
         if self.whole is not None:
             placed = layout.place(order)

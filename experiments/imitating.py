@@ -124,6 +124,7 @@ def trained(
                 bar.update(step, **shown(told))
                 if step % options["checkpoint_every"] == 0 or step == total or stop.signal:
                     seconds = before + time.perf_counter() - began
+                    record.sync()
                     checkpoints.save(step, state, {"seconds": seconds})
                 if stop.signal and step < total:
                     checkpoints.wait()

@@ -1,6 +1,6 @@
-"""Tables for the terminal and for Markdown: accuracies with their 95 % Wilson intervals."""
+"""Accuracies for people: tables for the terminal and for Markdown, and beside a progress bar."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from l2ljax.evaluate import Result, wilson
 
@@ -55,3 +55,17 @@ def show_results(results: Sequence[Result], eps: float, text: str, norm: str) ->
         if r.bounds:
             notes.append(f"{r.attack} is an upper bound of {r.bounds}, which tries more attacks")
     return "\n".join([align([header, *lines]), *notes])
+
+
+def brief(values: Mapping[str, float]) -> dict[str, str]:
+    """What the progress bar shows of a step or an epoch."""
+    shown = {"loss": f"{values['theta/loss']:.3f}"}
+    for word, name in (
+        ("clean", "theta/clean_accuracy"),
+        ("robust", "theta/robust_accuracy"),
+        ("val clean", "val/clean"),
+        ("val robust", "val/robust"),
+    ):
+        if name in values:
+            shown[word] = f"{100 * values[name]:.1f} %"
+    return shown

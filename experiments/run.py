@@ -29,6 +29,7 @@ from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import State
 from options import UsageError
+from report import brief
 from signals import Interrupted, Stop
 from tracing import Profiler
 from validation import Validation
@@ -54,20 +55,6 @@ class Diverged(UsageError):
     """The loss is no number any more."""
 
 
-def _short(values: dict[str, float]) -> dict[str, str]:
-    """What the progress bar shows of a step or an epoch."""
-    shown = {"loss": f"{values['theta/loss']:.3f}"}
-    for word, name in (
-        ("clean", "theta/clean_accuracy"),
-        ("robust", "theta/robust_accuracy"),
-        ("val clean", "val/clean"),
-        ("val robust", "val/robust"),
-    ):
-        if name in values:
-            shown[word] = f"{100 * values[name]:.1f} %"
-    return shown
-
-
 class Run:
     """The loop over epochs and steps of one seed."""
 
@@ -89,6 +76,7 @@ class Run:
         self.profiler = Profiler(workdir / "profile") if profile else None
         self.asked = 0  # the signal by which some process was asked to stop
         self.validation = Validation(game, data, seed, options)
+        self.validates = len(data.x_val) > 0
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
         self.saved_at = time.monotonic()
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
@@ -132,6 +120,7 @@ class Run:
                 every = ended and (epoch + 1) % self.options["checkpoint_every"] == 0
                 every = every or back is not None
                 if every or self.late() or self.asked or step == self.total:
+                    record.sync()
                     self.save(checkpoints, step, self.layout.first(state))
                     self.saved_at = time.monotonic()
                 if self.asked and step < self.total:
@@ -200,7 +189,7 @@ class Run:
         every = self.options["log_every"]
         if every and step % every == 0 and step % self.game.steps_per_epoch:
             record.write(step, values | self.rates(step), epoch=step / self.game.steps_per_epoch)
-        progress.update(step, **_short(self.clean | values))
+        progress.update(step, **brief(self.clean | values))
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of the last update; every rollback has halved theta's."""
@@ -229,14 +218,16 @@ class Run:
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
         classes = self.data.num_classes
-        collapsed = self.game.guarded and overfitted(values, self.notes["peak"], classes)
+        guarded = self.game.guarded and self.validates
+        collapsed = guarded and overfitted(values, self.notes["peak"], classes)
         event: dict[str, float] = {}
         if collapsed and not self.notes["collapsed"]:
             event = {name: values[f"val/{name}"] for name in ("fgsm", "robust")}
             event |= {"epoch": epoch, "peak": self.notes["peak"]}
         values |= {f"overfitting/{name}": value for name, value in event.items()}
         record.write(step, values, epoch=epoch)
-        progress.update(step, **_short(values), line=True)
+        record.sync()  # before this epoch is saved as the best or as a good one
+        progress.update(step, **brief(values), line=True)
         self.notes |= {"sums": {}, "count": 0, "collapsed": collapsed}
         if event:
             self.notes["overfitting"] = [*self.notes["overfitting"], event]
@@ -244,17 +235,25 @@ class Run:
             progress.say(f"[{self.workdir.name}] {line}")
             if self.guard != "warn":
                 return self.take_back(event, record, progress, checkpoints)
-        self.notes["peak"] = max(self.notes["peak"], values["val/robust"])
-        kinds: tuple[tuple[Kind, str], ...] = (("best", ""), ("best_ema", "_ema"))
-        for kind, suffix in kinds:
-            scores = {n: values.get(f"val/{n}{suffix}", -1.0) for n in ("robust", "clean")}
-            score = self.game.selects
-            if scores[score] > self.notes["best"].get(kind, {}).get(score, -1.0):
-                self.notes["best"][kind] = {**scores, "epoch": epoch}
-                self.save(checkpoints, step, state, kind)
+        self.notes["peak"] = max(self.notes["peak"], values.get("val/robust", 0.0))
+        self.keep_best(epoch, state, step, values, checkpoints)
         if self.guard != "warn":
             self.save(checkpoints, step, state, "good")
         return None
+
+    def keep_best(self, epoch, state, step, values, checkpoints) -> None:
+        """Save the epoch as the best of theta or of its average, if it is that on validation.
+
+        Where there is no validation split every epoch is the best so far: in the end, the last.
+        """
+        kinds: tuple[tuple[Kind, str], ...] = (("best", ""), ("best_ema", "_ema"))
+        score, best = self.game.selects, self.notes["best"]
+        for kind, suffix in kinds if state.ema else kinds[:1]:
+            names = ("robust", "clean") if self.validates else ()
+            scores = {name: values[f"val/{name}{suffix}"] for name in names}
+            if not scores or scores[score] > best.get(kind, {}).get(score, -1.0):
+                best[kind] = {**scores, "epoch": epoch}
+                self.save(checkpoints, step, state, kind)
 
     def take_back(self, event, record, progress, checkpoints) -> tuple[State, int]:
         """The last good epoch, whole; with a new random stream, or as the run's end."""

@@ -3,6 +3,8 @@
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import config as configuration
 from game import Game, load_data, make_game
 from l2ljax.checkpoint import CheckpointError, Checkpoints, Kind
@@ -43,6 +45,14 @@ def open_run(workdir: pathlib.Path, data_dir: str | None) -> tuple[dict[str, Any
     config = configuration.read(workdir)
     data = load_data(config, data_dir)
     return config, data, make_game(config, data)
+
+
+def images_of(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of --split, test or val; a run may have held out none for val."""
+    x, y = (data.x_test, data.y_test) if split == "test" else (data.x_val, data.y_val)
+    if not len(x):
+        raise UsageError(f"--split={split}: the run held out no validation images (--val_size=0)")
+    return x, y
 
 
 def restore(

@@ -127,6 +127,8 @@ def train_once(
 
     "robust" is its validation accuracy under the attack that selects, for Plain under none.
     """
+    if not len(data.x_val):
+        raise UsageError("--val_size=0 holds out no validation images to choose by")
     game = make_game(config, data)
     state, feed, rng = game.init(seed), Feed(game, data, seed), jax.random.key(seed)
     best, kept, seconds = {"robust": -1.0}, state, 0.0

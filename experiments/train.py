@@ -32,7 +32,12 @@ RUN = [
         "validation images on which quick AutoAttack checks the best; 0: none",
         0,
     ),
-    Flag("diagnose", int, "validation images for the attacker's diagnostics, per epoch", 128),
+    Flag(
+        "diagnose",
+        int,
+        "validation images for the attacker's diagnostics, an epoch; training ones if --val_size=0",
+        128,
+    ),
     Flag("eval_batch", int, "images per batch in validation and evaluation", 250),
     Flag(
         "parallel",
@@ -66,6 +71,11 @@ def train(given: dict[str, Any]) -> int:
     options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
     seeds = seeds_of(options["seeds"])
     _check(options)
+    if options["select_check"] and config["val_size"] == 0:
+        raise UsageError(
+            f"--select_check={options['select_check']} looks at validation images, and "
+            "--val_size=0 holds none out"
+        )
     from runtime import prepare
 
     prepare(options["compilation_cache"])
@@ -108,6 +118,12 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
         f"{data.num_classes} classes; eps = {config['eps']}",
         flush=True,
     )
+    if not len(data.x_val):
+        print(
+            "no validation images: the last epoch is taken as the best, and nothing watches for "
+            "catastrophic overfitting",
+            flush=True,
+        )
     if layout.kind != "none":
         print(f"{layout.kind} over {layout.size} devices, {jax.process_count()} processes")
     if jax.default_backend() == "cpu" and config["recipe"] != "quick":

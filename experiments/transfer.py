@@ -29,7 +29,7 @@ from options import Flag, UsageError, check_eps, defaults, run_main
 from pictures import figures_or_none
 from report import align, attack_eps, interval, markdown
 from runtime import cache_folder, describe, prepare
-from saved import WHICH
+from saved import WHICH, images_of
 from workdir import write_json
 
 FLAGS = [
@@ -112,8 +112,7 @@ def _measure(
     eps: str,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    test = options["split"] == "test"
-    x, y = (data.x_test, data.y_test) if test else (data.x_val, data.y_val)
+    x, y = images_of(data, options["split"])
     n = min(options["num_examples"] or len(x), len(x))
     x, y, rng = x[:n], y[:n], jax.random.key(options["seed"])
     how = {"eps": check_eps(eps), "batch_size": min(options["batch_size"], n)}

@@ -1,6 +1,7 @@
 """What is measured after every epoch: accuracies on the validation split, and the diagnostics.
 
-Batches are cut over the devices of this process; no result depends on that.
+Without a validation split (--val_size=0) there are no accuracies, and the diagnostics are those on
+training images. Batches are cut over the devices of this process; no result depends on that.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from l2ljax.evaluate import robust
 from l2ljax.parallel import agree
 from l2ljax.types import State
 
+TRAINING_IMAGES = 1000
+"""On which clean accuracy in training is measured where no validation split says how many."""
+
 
 class Validation:
     """The measurements of one run; its draws are the same in every epoch."""
@@ -28,11 +32,12 @@ class Validation:
 
     def measure(self, state: State) -> dict[str, float]:
         """Accuracies and diagnostics, as the first process found them: decisions hang on them."""
-        return agree(self.validate(state) | self.diagnose(state))
+        accuracies = self.validate(state) if len(self.data.x_val) else {}
+        return agree(accuracies | self.diagnose(state))
 
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
-        n = len(self.data.x_val)
+        n = len(self.data.x_val) or TRAINING_IMAGES
         f = self.game.frozen(*self.layout.whole((state.theta, state.theta_stats)))
         x, y = self.data.x_train[:n], self.data.y_train[:n]
         return float(self.stood(f, x, y, "clean").mean())
@@ -68,13 +73,15 @@ class Validation:
         return values
 
     def diagnose(self, state: State) -> dict[str, float]:
-        """What the attacker does, on the first validation images."""
-        n = min(self.options["diagnose"], len(self.data.x_val))
+        """What the attacker does, on the first validation images; without any, training images."""
+        data = self.data
+        x, y = (data.x_val, data.y_val) if len(data.x_val) else (data.x_train, data.y_train)
+        n = min(self.options["diagnose"], len(x))
         measures = [self.game.probe] if self.game.probe else []
         measures += [self.game.diagnose] if self.game.method.learns else []
         if not measures or n == 0:
             return {}
-        x, y = scale(jnp.asarray(self.data.x_val[:n])), jnp.asarray(self.data.y_val[:n])
+        x, y = scale(jnp.asarray(x[:n])), jnp.asarray(y[:n])
         key, values = jax.random.fold_in(self.rng, 2), {}
         for measure in measures:
             values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}

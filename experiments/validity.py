@@ -54,6 +54,11 @@ def check(config: dict[str, Any]) -> None:
     for name in ("inner_step", "bat_step"):
         if config[name] is not None and length(step_size(config[name]), 1.0) <= 0:
             raise UsageError(f"--{name}={config[name]} must be positive")
+    if config["val_size"] == 0 and config["on_overfitting"] != "warn":
+        raise UsageError(
+            f"--on_overfitting={config['on_overfitting']} watches the validation images, and "
+            "--val_size=0 holds none out"
+        )
     if config["phi_steps"] > 1 and config["order"] == "simultaneous":
         raise UsageError("--phi_steps above 1 needs --order=alternating")
     if config["remat"] and config["model"] in ("mlp", "small_cnn") and not method.startswith("rnn"):

@@ -11,7 +11,8 @@ own: one with `best_fn` may delete the newest.
 Of several processes the first one alone saves and restores.
 
 The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
-a manifest with the sha256 of every leaf and of itself, and nothing is returned that differs.
+a manifest with its step and the sha256 of every leaf and of itself, and nothing is returned that
+differs.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,7 +74,7 @@ class Checkpoints:
         """
         self._wait(kind)
         leaves = jax.device_get(flatten(state))
-        manifest = write_manifest(leaves, state, notes)
+        manifest = write_manifest(step, leaves, state, notes)
         # One array, not a tree: reading a damaged tree, orbax leaves reads in flight that print a
         # traceback each. And packing copies: on the CPU the next step may donate these buffers.
         items = ocp.args.Composite(
@@ -82,11 +83,13 @@ class Checkpoints:
         )
         try:
             writer = self._writer(kind)
-            for old in writer.all_steps():
-                if old == step and holds(self._folder / kind / str(old), manifest):
+            steps = writer.all_steps()
+            for beyond in (old for old in steps if old > step):
+                writer.delete(beyond)
+            if step in steps:
+                if holds(self._folder / kind / str(step), manifest):
                     return
-                if old >= step:
-                    writer.delete(old)
+                writer.delete(step)
             writer.save(step, args=items, force=True)
         except _UNWRITABLE as error:
             raise self._unwritable(kind, error) from error

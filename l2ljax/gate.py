@@ -82,7 +82,8 @@ def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array
         low, high = (int(v) for v in _range(y))
         if low < 0 or (classes is not None and high >= classes):
             known = "" if classes is None else f", and the classifier has {classes} classes"
-            hint = ": classes count from 0" if low >= 1 and high == classes else ""
+            shifted = low < 0 or (low >= 1 and high == classes)
+            hint = ": classes count from 0" if shifted else ""
             raise InputError(f"{name} reaches from {low} to {high}{known}{hint}")
     return jnp.asarray(y)
 

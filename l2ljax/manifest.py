@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: every leaf's path, dtype, shape and sha256, and its own seal.
+"""What a checkpoint says of itself: its step, every leaf's path, dtype, shape and sha256, a seal.
 
 The one surprising thing: a path is a string with "/" between the parts, so that one tree has the
 same paths, and the same fingerprint, whether it is named tuples or the nested dicts read back.
@@ -76,13 +76,16 @@ def unpack(packed: np.ndarray, entries: Mapping[str, Leaf]) -> dict[str, np.ndar
     }
 
 
-def write_manifest(leaves: Mapping[str, np.ndarray], tree: Tree, notes: Mapping[str, Any]) -> dict:
-    """The sealed JSON of `leaves` (those of `tree`), of its empty subtrees, and of the notes."""
+def write_manifest(
+    step: int, leaves: Mapping[str, np.ndarray], tree: Tree, notes: Mapping[str, Any]
+) -> dict:
+    """The sealed JSON of the step, of `leaves` (those of `tree`), its empty subtrees and notes."""
 
     def empty(node: Any) -> bool:
         return not jax.tree.leaves(node)
 
     body = {
+        "step": int(step),
         "leaves": {path: describe(x) for path, x in leaves.items()},
         "empty": [path for path, node in flatten(tree, is_leaf=empty).items() if empty(node)],
         "notes": dict(notes),

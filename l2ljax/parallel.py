@@ -1,7 +1,8 @@
 """One device, several, or several hosts: how the one step body is laid over them.
 
     layout = lay_out("pmap", batch_size=128)
-    arguments = (*layout.replicate((state, x, y, rng)), layout.place(layout.deal(order, 128)))
+    order = layout.deal(order, part_size=128)    # batch_size // accumulate
+    arguments = (*layout.replicate((state, x, y, rng)), layout.place(order))
     program = layout.compile(train_step, *arguments)
     state, metrics = program(*arguments)
     theta = layout.first(state).theta
@@ -73,15 +74,18 @@ class Layout(NamedTuple):
         single = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
         return jax.tree.map(lambda leaf: leaf[0], single) if self.kind == "pmap" else single
 
-    def deal(self, order: Any, batch_size: int) -> np.ndarray:
-        """Of an epoch's permutation, what each device takes: its rows of one batch after another.
+    def deal(self, order: Any, *, part_size: int) -> np.ndarray:
+        """Of an epoch's permutation, what each device takes: its rows of one part after another.
 
-        Where one body sees the whole batch, that is the permutation itself.
+        `part_size` is batch_size // accumulate, the images of one part of a batch on all devices:
+        the devices share every part, as `ball.batch_rows` numbers its rows. Given the whole batch
+        instead, an image would get other noise than on one device. Where one body sees the whole
+        batch, the answer is the permutation itself.
         """
         if self.kind != "pmap":
             return np.asarray(order)
-        steps = len(order) // batch_size
-        parts = np.asarray(order)[: steps * batch_size].reshape(steps, self.size, -1)
+        count = len(order) // part_size
+        parts = np.asarray(order)[: count * part_size].reshape(count, self.size, -1)
         places = _places(np.zeros(jax.local_device_count()))
         mine = [int(shard.data[0]) for shard in places.addressable_shards]
         return np.stack([parts[:, place].reshape(-1) for place in mine])

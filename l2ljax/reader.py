@@ -54,6 +54,10 @@ def _manifest(folder: Path) -> dict:
     manifest = read_manifest(_read(folder, "manifest", ocp.args.JsonRestore()))
     if manifest is None:
         raise _Damage("the manifest does not match its checksum")
+    # Older checkpoints do not say their step: the folder's name is all that is known of it.
+    saved_as = manifest.get("step", int(folder.name))
+    if saved_as != int(folder.name):
+        raise _Damage(f"it was saved as step {saved_as}, and its folder was copied or renamed")
     return manifest
 
 

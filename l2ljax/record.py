@@ -4,9 +4,10 @@
         record.write(step, {"theta/loss": 1.25}, epoch=0.5)
     read(workdir / "metrics.jsonl")    # [{"step": 1, "epoch": 0.5, "time": ..., "theta/loss": ...}]
 
-The one surprising thing: opening cuts off what lies beyond `resume_step`, so that the file of a
-resumed run is that of the uninterrupted one, line for line, except for "time" (Unix seconds).
-So write a step's record before saving its checkpoint.
+Opening cuts off what lies beyond `resume_step`, so that the file of a resumed run is that of the
+uninterrupted one, line for line, except for "time" (Unix seconds). So before the checkpoint of a
+step is saved, its record must be written, and `sync` called: then it is there even after a power
+cut, as the checkpoint is.
 """
 
 import json
@@ -25,7 +26,10 @@ class RecordError(ValueError):
 
 
 class Record:
-    """The metrics of one run, appended line by line and on the disk after each."""
+    """The metrics of one run, appended line by line.
+
+    A line outlives the process as soon as it is written, and a power cut after `sync` or `close`.
+    """
 
     def __init__(
         self,
@@ -83,9 +87,23 @@ class Record:
                 if x is not None:
                     self._board.add_scalar(name, x, step, walltime=now)
 
+    def sync(self):
+        """Wait until every record is on the disk itself: a checkpoint may follow."""
+        if self._path == Path(os.devnull):
+            return
+        try:
+            os.fsync(self._file.fileno())
+            _sync_folder(self._path.parent)
+        except OSError as error:
+            raise RecordError(f"cannot write {self._path}: {error.strerror}") from error
+
     def close(self):
-        """Close the files."""
-        self._file.close()
+        """Close the files; what they hold is on the disk."""
+        try:
+            if not self._file.closed:
+                self.sync()
+        finally:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
@@ -134,8 +152,20 @@ def _cut(path: Path, resume_step: int):
     kept = [line for line, record in _records(path) if record["step"] <= resume_step]
     # Written beside it and moved: a run killed here finds the old file or the new one.
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(b"".join(line + b"\n" for line in kept))
+    with beside.open("wb") as file:
+        file.write(b"".join(line + b"\n" for line in kept))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(beside, path)
+
+
+def _sync_folder(folder: Path):
+    """Also the name of a new file, and a rename, reach the disk only with their folder."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _summary_writer() -> Callable[..., Any]:

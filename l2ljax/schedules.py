@@ -29,7 +29,10 @@ def learning_rate(
     if kind == "constant":
         return optax.constant_schedule(peak)
     if kind == "piecewise":
-        boundaries = {round(epoch * steps_per_epoch): drop_factor for epoch in drops}
+        boundaries: dict[int, float] = {}
+        for step in (round(epoch * steps_per_epoch) for epoch in drops):
+            # Two drops may round to one step: there the rate falls twice.
+            boundaries[step] = boundaries.get(step, 1.0) * drop_factor
         return optax.piecewise_constant_schedule(peak, boundaries)
     if kind == "cyclic":
         top = max(1, round(peak_at * total))

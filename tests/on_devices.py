@@ -23,7 +23,12 @@ from l2ljax.parallel import leads
 from options import defaults, parse
 
 L2L = {"attacker": "two_layer", "attacker_width": 0.03125}
-METHODS = {"plain": {}, "pgm": {"inner_steps": 2}, "grad_l2l": L2L}
+# Of a batch in parts an image must get the same noise, crop and dropout on any number of devices.
+METHODS = {
+    "plain": {},
+    "pgm": {"inner_steps": 2, "attacker_start": "uniform", "accumulate": 2},
+    "grad_l2l": L2L,
+}
 STEPS = {"f32": 5, "f64": 20}
 COMMON = {
     "dataset": "digits",

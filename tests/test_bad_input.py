@@ -82,7 +82,7 @@ def nan_pixels():
         (["--recipe=l2l_v1"], ["--init_from", "--method=plain"]),
         (["--dropout=0.1", "--model=mlp"], ["mlp", "dropout"]),
         (["word"], ["word", "--name=value"]),
-        (["--val_size=0"], ["val_size"]),
+        (["--val_size=-1"], ["val_size=-1", "between 0 and 1296"]),
         (["--dataset=cifar10", "--nodownload", "--data_dir={tmp}"], ["cifar-10-binary.tar.gz"]),
         (["--dataset=npz:{tmp}/none.npz"], ["none.npz"]),
     ],

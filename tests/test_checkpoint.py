@@ -1,3 +1,5 @@
+import hashlib
+import json
 import logging
 import os
 import resource
@@ -263,6 +265,40 @@ def test_same_step_again_keeps_an_equal_one_and_replaces_another(run, state, abs
     restored, notes, step = checkpoints.restore(abstract)
     assert bits(restored) == bits(state) and (notes, step) == ({"best": 0.75}, 20)
     assert checkpoints.steps() == [10, 20]
+
+
+def test_an_equal_step_saved_again_is_the_newest(run, state, abstract):
+    _, checkpoints, _ = run
+    checkpoints.save(10, state._replace(step=jnp.int32(10)), {"best": 0.25})
+    checkpoints.wait()
+    assert checkpoints.steps() == [10]
+    restored, notes, step = checkpoints.restore(abstract)
+    assert (int(restored.step), notes, step) == (10, {"best": 0.25}, 10)
+
+
+def test_a_folder_under_another_steps_name_is_passed_over(run, abstract):
+    workdir, checkpoints, said = run
+    folder = workdir / "checkpoints" / "last"
+    shutil.copytree(folder / "10", folder / "99")
+    assert checkpoints.restore(abstract)[1:] == ({"best": 0.5}, 20)
+    (line,) = said
+    assert line.startswith(f"checkpoint {folder / '99'} is damaged: it was saved as step 10,")
+    shutil.rmtree(folder / "10")
+    shutil.rmtree(folder / "20")
+    with pytest.raises(CheckpointError, match="no intact checkpoint among the 1"):
+        checkpoints.restore(abstract)
+
+
+def test_a_checkpoint_of_before_manifests_said_their_step_is_read(run, state, abstract):
+    workdir, checkpoints, said = run
+    (path,) = (p for p in files(workdir) if p.parent.name == "manifest" and p.name == "metadata")
+    body = json.loads(path.read_text())
+    assert body.pop("step", None) == 20 and body.pop("sha256")
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**body, "sha256": seal}))
+    restored, notes, step = checkpoints.restore(abstract)
+    assert bits(restored) == bits(state._replace(step=jnp.int32(20)))
+    assert (notes, step, said) == ({"best": 0.5}, 20, [])
 
 
 @pytest.mark.parametrize("resaved", [15, 20])

@@ -20,6 +20,9 @@ from test_data_official import (
 
 __all__ = ["tiny_counts"]  # a fixture, used by every test here
 
+# These sets are too small to have an image of every class.
+pytestmark = pytest.mark.filterwarnings("ignore:.* images is of the class")
+
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_a_wrong_checksum_is_refused_before_parsing(tmp_path, monkeypatch, name):

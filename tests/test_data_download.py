@@ -11,6 +11,9 @@ from test_data_official import archives, assert_loads, publish, tiny_counts, wri
 
 __all__ = ["tiny_counts"]  # a fixture, used by every test here
 
+# These sets are too small to have an image of every class.
+pytestmark = pytest.mark.filterwarnings("ignore:.* images is of the class")
+
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format, *args):

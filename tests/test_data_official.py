@@ -14,6 +14,9 @@ from l2ljax.data import DATASETS, load, official
 
 TRAIN, TEST = 20, 5
 
+# These sets are too small to have an image of every class.
+pytestmark = pytest.mark.filterwarnings("ignore:.* images is of the class")
+
 
 def arrays(name):
     """Random images and labels of a row's shape, every class label possible."""

@@ -58,10 +58,24 @@ def test_moments_are_those_of_the_training_split_on_the_unit_scale(digits):
     assert digits.std == pytest.approx((pixels.std(),))
 
 
-@pytest.mark.parametrize("val_size", [0, -1, 1297, 5000])
+@pytest.mark.parametrize("val_size", [-1, 1297, 5000])
 def test_validation_must_leave_training_images_and_never_uses_the_test_set(val_size):
-    with pytest.raises(DataError, match=r"val_size=.* between 1 and 1296: .* test set is never"):
+    with pytest.raises(DataError, match=r"val_size=.* between 0 and 1296: .* test set is never"):
         load("digits", val_size=val_size)
+
+
+def test_without_validation_every_training_image_is_trained_on(digits):
+    whole = load("digits", val_size=0)
+    assert (len(whole.x_train), len(whole.x_val), len(whole.y_val)) == (1297, 0, 0)
+    assert (whole.x_train[:1097] == digits.x_train).all()
+    assert (whole.x_train[1097:] == digits.x_val).all() and (whole.x_test == digits.x_test).all()
+
+
+def test_a_training_split_that_lacks_classes_is_said_and_one_of_one_class_refused():
+    with pytest.warns(UserWarning, match=r"none of the 4 training images is of the class 0, 1, 3"):
+        load("digits", train_size=4)
+    with pytest.raises(DataError, match="digits: all 1 training images are of the class 2: "):
+        load("digits", train_size=1)
 
 
 def test_unknown_dataset_gets_the_nearest_name_and_the_list():

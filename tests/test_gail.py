@@ -4,13 +4,10 @@ import json
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnax")
-
-import jax
 
 import expert
 import gail
@@ -19,7 +16,10 @@ import imitation_table
 from config import read_json
 from l2ljax.imitation import collect, make_environment, play
 from l2ljax.record import Record, read
+from needs import gymnax
 from workdir import open_workdir
+
+pytestmark = gymnax
 
 SMALL = ["--seeds=0,1", "--copies=4", "--steps=32", "--episodes=2", "--checkpoint_every=2"]
 
@@ -64,7 +64,7 @@ def read_curve(tmp_path, name="run"):
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     demonstrations, tmp_path, monkeypatch, capsys
 ):
-    flags = ["--iterations=5", "--follower=gail"]
+    flags = ["--iterations=5", "--follower=l2l_gail", "--state_gradient"]
     assert run(demonstrations, tmp_path / "whole", *flags) == 0
 
     class Stopping(imitating.Progress):

@@ -1,14 +1,12 @@
 """The game of imitation: both players' gradients, what each is paid, what passes to whom."""
 
+import inspect
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnax")
-
 from jax.flatten_util import ravel_pytree
 
 from l2ljax.imitation import (
@@ -25,6 +23,7 @@ from l2ljax.imitation import (
     make_iteration,
     make_policy,
     play,
+    training,
 )
 from l2ljax.imitation.demonstrations import Demonstrations, draw, nobody
 from l2ljax.imitation.environments import Environment, Step, Task
@@ -33,6 +32,7 @@ from l2ljax.imitation.followers.follower import objective
 from l2ljax.imitation.ppo import Batch, advantages, make_loss
 from l2ljax.imitation.rollouts import Rollout
 from l2ljax.imitation.training import Moments, normalise, own_pairs, value
+from needs import gymnax
 
 KEY = jax.random.key(0)
 LEARNED = [n for n in FOLLOWERS if n not in ("constant_reward", "blind", "environment")]
@@ -189,6 +189,30 @@ def test_l2l_gail_sees_the_leader_and_gail_does_not():
         assert bool(jnp.any(jnp.abs(a - b) > 1e-6)) == sees
 
 
+def test_the_gradient_that_l2l_gail_sees_has_one_scale_for_both_sides():
+    """A scale for each side, or each call, would say which side a pair comes from."""
+    follower = FOLLOWERS["l2l_gail"](two_states(), Settings(lr=0.0, state_gradient=True))
+    policy = pairs([0, 1], [0, 1])
+    expert = policy._replace(s=10 * policy.s)
+
+    def leader(s, a):
+        return jnp.sum(s**2) / 2  # its gradient is s
+
+    phi, _, told = follower.update(KEY, *follower.init(KEY), leader, policy, expert)
+    h, h_expert = (-follower.reward(phi, leader, side) for side in (policy, expert))
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), policy, expert)
+    together = -follower.reward(phi, leader, both)
+    np.testing.assert_allclose(together, jnp.concatenate([h, h_expert]), rtol=1e-6)
+    said = jnp.mean(jax.nn.log_sigmoid(h)) + jnp.mean(jax.nn.log_sigmoid(-h_expert))
+    np.testing.assert_allclose(told["phi/objective"], said, rtol=1e-6)
+
+
+def test_the_usage_of_a_turn_names_everything_that_it_needs():
+    asked = inspect.signature(make_iteration).parameters.values()
+    named = [p.name for p in asked if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    assert named and all(f"{name}=" in training.__doc__ for name in named), named
+
+
 def test_airl_like_is_paid_f_minus_log_pi():
     env = two_states()
     plain, airl = (FOLLOWERS[name](env, Settings()) for name in ("gail", "airl_like"))
@@ -265,6 +289,7 @@ def test_rewards_are_divided_by_the_spread_of_their_discounted_sums():
     np.testing.assert_allclose(scaled, halves[1] / np.std(kept), rtol=1e-4)
 
 
+@gymnax
 @pytest.mark.parametrize("name", TASKS)
 def test_a_policys_likelihood_is_that_of_what_it_samples(name):
     env = make_environment(name)
@@ -288,6 +313,10 @@ def test_episodes_end_where_the_task_ends_them():
     found = play(KEY, env, lambda rng, s: jnp.asarray(1), 3)
     np.testing.assert_array_equal(found.alive, np.ones((3, 4), bool))
     np.testing.assert_array_equal(found.total, [4, 4, 4])
+
+
+@gymnax
+def test_a_pole_that_is_pushed_one_way_falls_and_ends_the_episode():
     cart = make_environment("CartPole-v1")
     fell = play(KEY, cart, lambda rng, s: jnp.asarray(1), 5)
     assert fell.terminated.all() and (fell.alive.sum(1) == fell.total).all()

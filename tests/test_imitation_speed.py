@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-pytest.importorskip("gymnax")
-
 import imitation_speed
+from needs import gymnax
 
 
+@gymnax
 def test_seeds_together_and_alone_are_timed(tmp_path, capsys):
     flags = ["--environment=CartPole-v1", "--follower=constant_reward", "--seeds=2", "--rounds=1"]
     assert imitation_speed.main([*flags, f"--out={tmp_path / 'speed'}"]) == 0

@@ -75,3 +75,9 @@ def test_lay_out_refuses_what_does_not_divide():
         lay_out("sharding", batch_size=33, accumulate=2)
     with pytest.raises(ValueError, match="did you mean 'pmap'"):
         lay_out("pmapp", batch_size=32)
+
+
+def test_the_size_of_a_part_has_to_be_named_when_an_epoch_is_dealt():
+    """With accumulate it is no batch's size; dealt by that, an image gets another one's noise."""
+    with pytest.raises(TypeError):
+        Layout("none").deal(np.arange(8), 8)  # pyright: ignore

@@ -148,6 +148,31 @@ def test_import_does_not_load_tensorboardx():
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
+def test_what_is_closed_rewound_or_resumed_is_on_the_disk_itself(tmp_path, monkeypatch):
+    synced, fsync = {}, os.fsync
+
+    def remember(number):
+        fsync(number)
+        synced[os.fstat(number).st_ino] = os.fstat(number).st_size
+
+    monkeypatch.setattr(os, "fsync", remember)
+    path = tmp_path / "metrics.jsonl"
+
+    def on_the_disk():
+        found = path.stat()
+        return synced.get(found.st_ino) == found.st_size and tmp_path.stat().st_ino in synced
+
+    with Record(tmp_path, tensorboard=False) as record:
+        record.write(1, {"a": 1})
+        record.write(2, {"a": 2})
+        assert not on_the_disk()
+        record.rewind(1)
+        assert on_the_disk()
+        record.write(2, {"a": 3})
+    assert on_the_disk()
+    Record(None, tensorboard=False).close()
+
+
 def test_a_rewound_record_goes_on_from_the_step(tmp_path):
     with Record(tmp_path, tensorboard=False, clock=lambda: 1.0) as record:
         for step in (1, 2, 3):

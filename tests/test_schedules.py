@@ -40,6 +40,12 @@ def test_a_drop_may_fall_within_an_epoch():
     assert list(np.flatnonzero(np.diff(rate))) == [round(2.5 * 7) - 1]
 
 
+def test_two_drops_within_one_step_are_two_drops():
+    rate = rates("piecewise", drops=[1.0, 1.01, 5.0], drop_factor=0.1)
+    expected = np.repeat([PEAK, 0.01 * PEAK, 0.001 * PEAK], [7, 28, 37])
+    np.testing.assert_allclose(rate, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("peak_at", [0.5, 0.4])
 def test_cyclic_is_a_triangle_with_its_peak_where_it_is_told(peak_at):
     rate = rates("cyclic", peak_at=peak_at)

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import train
-from l2ljax.checkpoint import restore_any
+from l2ljax.checkpoint import Checkpoints, restore_any
 from l2ljax.record import read
 from processes import launch, wait_for_checkpoint
 
@@ -326,6 +326,26 @@ def test_where_the_data_lie_and_how_many_steps_a_call_has_changes_nothing(flags,
         for one, other in zip(runs[0], lines, strict=True):
             assert one.keys() == other.keys()
             assert all(one[name] == pytest.approx(other[name], rel=1e-5) for name in one)
+
+
+def test_the_metrics_of_a_step_are_on_the_disk_before_its_checkpoint(tmp_path, monkeypatch):
+    synced, saved, fsync, save = {}, [], os.fsync, Checkpoints.save
+
+    def remember(number):
+        fsync(number)
+        synced[os.fstat(number).st_ino] = os.fstat(number).st_size
+
+    def check(self, step, *rest, **kind):
+        found = (tmp_path / "run" / "metrics.jsonl").stat()
+        saved.append((step, synced.get(found.st_ino) == found.st_size))
+        return save(self, step, *rest, **kind)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(Checkpoints, "save", check)
+    flags = [f"--workdir={tmp_path / 'run'}", "--checkpoint_minutes=1e-7"]
+    flags += ["--epochs=1", "--batch_size=512"]
+    assert train.main([*PLAIN, *flags]) == 0
+    assert len(saved) > 2 and all(on_the_disk for _, on_the_disk in saved), saved
 
 
 def test_a_profile_says_whose_time_went_where(tmp_path, capsys):

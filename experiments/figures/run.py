@@ -104,8 +104,8 @@ def draw_curves(
         [["accuracy", "loss"], ["accuracy", "lr"], ["accuracy", "grad_norm"]],
         width_ratios=(1.3, 1),
     )
-    whole = [line for line in lines if "val/clean" in line]
-    between = [line for line in lines if "val/clean" not in line]
+    whole = [line for line in lines if "seconds/train" in line]
+    between = [line for line in lines if "seconds/train" not in line]
     _accuracies(panels["accuracy"], whole, selects)
     for player, label, colour in PLAYERS:
         # Means over an epoch, and faintly what single steps had.

@@ -1,15 +1,21 @@
 """What a data set is: whole arrays in three splits, and what a model must know about them.
 
-The one surprising thing: the validation split is the LAST part of the training images by index
-(as in the Fast-BAT code), so nothing is ever chosen on the test set.
+The validation split is the LAST part of the training images by index (as in the Fast-BAT code), so
+nothing is ever chosen on the test set. That part must not depend on the labels: official sets come
+shuffled, and a user's own arrays are put into an order of `interleave` first.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from l2ljax.errors import InputError
 
-class DataError(ValueError):
+SPLIT_SEED = 0
+"""Of the one order of a user's own arrays: the same in every run, whatever its seed."""
+
+
+class DataError(InputError):
     """Data that cannot be used; the message is one line for the user."""
 
 
@@ -43,12 +49,27 @@ def cut(name: str, n: int, val_size: int | None, default: int | None) -> int:
     """The index where validation begins: n - val_size, by default n - min(1000, 10 %)."""
     if val_size is None:
         val_size = default or max(1, min(1000, n // 10))
-    if not 0 < val_size < n:
+    if not 0 <= val_size < n:
         raise DataError(
-            f"{name}: val_size={val_size} must be between 1 and {n - 1}: validation is taken from"
+            f"{name}: val_size={val_size} must be between 0 and {n - 1}: validation is taken from"
             f" the {n} training images, and the test set is never used to choose anything"
         )
     return n - val_size
+
+
+def interleave(y: np.ndarray) -> np.ndarray:
+    """An order of the images in which every first and every last part has its share of each class.
+
+    Within a class the images are shuffled; the j-th of n then stands at (j + 1/2) / n of the whole,
+    so that of the first or the last m of all N images about m n / N come from it.
+    """
+    # RandomState's stream is frozen by NumPy; default_rng's is not.
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(y))
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        of_class = np.flatnonzero(y[order] == label)
+        place[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+    return order[np.argsort(place, kind="stable")]
 
 
 def moments(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

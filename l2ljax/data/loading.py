@@ -1,16 +1,17 @@
 """`load`: a name -> three splits, from the first source that has the data.
 
 In this order: a tree that tfds prepared, the unpacked official files, the official archive, a
-download. The one surprising thing: where a better source is damaged the next one is not tried;
-the user is told.
+download. Where a better source is damaged the next one is not tried; the user is told.
 """
 
 import os
 import pathlib
 import warnings
 
+import numpy as np
+
 from l2ljax.data import official
-from l2ljax.data.dataset import Arrays, DataError, Dataset, cut, moments
+from l2ljax.data.dataset import Arrays, DataError, Dataset, cut, interleave, moments
 from l2ljax.data.download import describe, fetch
 from l2ljax.data.npz import read_npz
 from l2ljax.data.table import DATASETS, Row
@@ -30,11 +31,17 @@ def load(
     """The data set `name`, a row of DATASETS or npz:PATH.
 
     The last `val_size` training images are the validation split, by default min(1000, 10 %) of
-    them; for the digits 200, from a fixed shuffled order. `train_size` keeps the first so many of
-    the others. `data_dir` is needed where files are.
+    them, and for the digits 200; 0 holds none out. `train_size` keeps the first so many of the
+    others. Official sets keep their order, which is a mixed one. Arrays of one's own may be sorted
+    by label: they are taken in an order, the same always, in which every part has its share of
+    each class. `data_dir` is needed where files are.
+
+    A split that lacks a class is warned of, and a training split of one class refused.
     """
     if name.startswith("npz:"):
         arrays = read_npz(pathlib.Path(name.removeprefix("npz:")).expanduser())
+        mixed = interleave(arrays.y_train)
+        arrays = arrays._replace(x_train=arrays.x_train[mixed], y_train=arrays.y_train[mixed])
         names = tuple(str(label) for label in range(int(arrays.y_train.max()) + 1))
         row = Row(lambda _: arrays, arrays.x_train.shape[1:], names, (0, 0))
     elif name in DATASETS:
@@ -47,13 +54,15 @@ def load(
     if not 0 < kept <= at:
         raise DataError(f"{name}: train_size must lie in 1 .. {at}, not {train_size}")
     x_train, x_val = arrays.x_train[:kept], arrays.x_train[at:]
+    y_train, y_val = arrays.y_train[:kept], arrays.y_train[at:]
+    check_classes(name, y_train, y_val, row.class_names)
     mean, std = moments(x_train) if row.mean is None or row.std is None else (row.mean, row.std)
     return Dataset(
         name,
         x_train,
-        arrays.y_train[:kept],
+        y_train,
         x_val,
-        arrays.y_train[at:],
+        y_val,
         arrays.x_test,
         arrays.y_test,
         len(row.class_names),
@@ -62,6 +71,26 @@ def load(
         std,
         row.augment,
     )
+
+
+def check_classes(
+    name: str, y_train: np.ndarray, y_val: np.ndarray, class_names: tuple[str, ...]
+) -> None:
+    """A DataError if training has one class alone; a warning for each split that lacks classes."""
+    if len(found := np.unique(y_train)) < 2:
+        raise DataError(
+            f"{name}: all {len(y_train)} training images are of the class {class_names[found[0]]}:"
+            " there is nothing to tell apart"
+        )
+    for split, y in (("training", y_train), ("validation", y_val)):
+        absent = np.setdiff1d(np.arange(len(class_names)), y)
+        if len(y) and len(absent):
+            few = ", ".join(class_names[i] for i in absent[:5]) + ", ..." * (len(absent) > 5)
+            warnings.warn(
+                f"{name}: none of the {len(y)} {split} images is of the class {few}"
+                f" ({len(absent)} of {len(class_names)} classes)",
+                stacklevel=3,
+            )
 
 
 def read(

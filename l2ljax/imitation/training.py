@@ -1,6 +1,7 @@
 """One iteration of the game: the leader plays, the follower climbs, the leader is paid and moves.
 
-    iterate = jax.jit(make_iteration(env, policy, follower, ppo, copies=16, steps=128))
+    turn = make_iteration(env, policy, follower, ppo, copies=16, steps=128, absorbing=True)
+    iterate = jax.jit(turn)
     state = init_state(0, env, policy, follower, ppo, copies=16)
     state, metrics = iterate(state, expert)        # expert: the pairs of the demonstrations
 
