@@ -29,7 +29,8 @@ class Game(NamedTuple):
     a command: (state, x, y, order, first, rng) -> (state, metrics of n steps), laid over devices by
     `layout`, order[0] being the first row of step `first`. `rows` are the images that one device's
     body sees of a batch, `part_size` those of a part of the batch on all devices;
-    `frozen` is (theta, stats) -> the classifier in eval mode; `probe` is the method's, if any.
+    `frozen` is (theta, stats) -> the classifier in eval mode, in float32 whatever the step computes
+    in, since attacks on bfloat16 are too weak; `probe` is the method's, if any.
     """
 
     f: Apply
@@ -90,6 +91,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         accumulate=config["accumulate"],
         cut=layout.cut,
     )
+    exact, _ = players(config | {"bf16": False}, data)
     example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
 
     rows = layout.rows(config["batch_size"])
@@ -124,7 +126,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
 
     return Game(
         f=f,
-        frozen=freeze(f),
+        frozen=freeze(functional(exact)),
         method=method,
         init=init,
         abstract=jax.eval_shape(fresh, jax.random.key(0)),

@@ -14,7 +14,7 @@ from l2ljax.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 
 TIERS = (
-    ("types", "ball", "names"),
+    ("types", "ball", "errors", "gate", "names"),
     (
         "attacker_input",
         "auto_pgd",
@@ -54,7 +54,7 @@ WHERE = {
     "matplotlib": (),
     "tensorflow": (),
     "torch": (),
-    "flax": ("models", "imitation"),
+    "flax": ("attacks", "imitation", "models"),
     "gymnax": ("imitation",),
     "jax.sharding": ("parallel",),
     "absl.flags": (),

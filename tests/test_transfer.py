@@ -142,7 +142,7 @@ def test_each_image_is_crafted_once_for_all_targets(monkeypatch):
 )
 def test_only_lawful_images_count(moved, stands):
     x, y = np.zeros((3, 2, 2, 1), np.float32), np.zeros(3, int)
-    fooled = Partial(lambda x: jnp.where(x[:, 0, 0] == 0, jnp.array([1, 0]), jnp.array([0, 1])))
+    fooled = Partial(lambda x: jnp.where(x[:, 0, 0] == 0, jnp.array([1.0, 0]), jnp.array([0, 1.0])))
     run = Run("move", lambda rng, f, x, y, *, eps, norm: x + moved)
     found = withstood(jax.random.key(0), fooled, {"f": fooled}, x, y, [run], eps=0.2, batch_size=3)
     assert found["f"].tolist() == [stands] * 3
