@@ -64,7 +64,7 @@ def curves(
     def point(runs: Sequence[Run], radius: float) -> dict[str, Any]:
         nonlocal done
         played = runs if radius > 0 else []
-        how = {"eps": radius, "norm": norm, "batch_size": batch_size}
+        how = {"eps": radius or eps, "norm": norm, "batch_size": batch_size}
         state = cascade(rng, f, x, y, played, **how)
         robust = state.robust
         warnings.update(dict.fromkeys(checks.after(state)))

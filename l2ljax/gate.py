@@ -232,7 +232,9 @@ def _device_range(x: Array) -> tuple[Array, Array]:
 def _range(x: Any) -> tuple[float, float]:
     """The least and the largest entry, NaN where there is one."""
     if isinstance(x, jax.Array):
-        low, high = jax.device_get(_device_range(x))
+        # Within a caller's jit too, where only what he passed is unknown.
+        with jax.ensure_compile_time_eval():
+            low, high = jax.device_get(_device_range(x))
     else:
         low, high = np.min(x), np.max(x)
     return float(low), float(high)

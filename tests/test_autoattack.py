@@ -162,6 +162,20 @@ def test_a_random_classifier_is_attacked_on_average():
         )
 
 
+def test_a_random_classifier_is_judged_alike_in_batches_of_any_size():
+    """What an image draws comes from its index, not from its place in a batch or its mates."""
+    _, x, y = labelled(60)
+    f = Partial(noisy, weights())
+    found = [
+        autoattack(KEY, f, x, y, version="rand", **SETTINGS | {"batch_size": size, "eps": 0.05})
+        for size in (60, 20, 7)
+    ]
+    assert 0 < found[0].robust.sum() < found[0].accuracy["clean"] * 60
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.robust, found[0].robust)
+        assert other.accuracy == found[0].accuracy
+
+
 def good():
     f, x, y = labelled(6)
     return {"f": f, "x": x, "y": y, **SETTINGS}

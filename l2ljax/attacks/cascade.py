@@ -193,8 +193,7 @@ def cascade(
     f(x, key), and its mean logits over so many keys decide.
     """
     x, y, _ = dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
-    gate.check_norm(norm)
-    for radius in {eps if run.eps is None else run.eps for run in runs}:
+    for radius in (eps, *(run.eps for run in runs if run.eps is not None)):
         gate.check_eps(radius, norm)
     f = classifier(f)
     if state is None:

@@ -75,9 +75,9 @@ def pgd(
         raise InputError(
             "loss 'kl' has no gradient at the image itself: start elsewhere than 'zero'"
         )
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
     gate.check_count("steps", steps)
     gate.check_positive("step_size", step_size)
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
     delta = begin(rng, x, start, eps=eps, norm=norm)
     target = _log_softmax(f, x) if loss == "kl" else y
     args = (f, x, target, eps, step_size)
