@@ -47,7 +47,8 @@ _CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
 def checked() -> Iterator[None]:
     """Inside, values and classifier are known to be right: rank, dtype and length are looked at.
 
-    Reading the values of a batch back from the device takes as long as a step of a small net.
+    Measured on two cores with an mlp on 32 digits: all checks of an attack take 0.28 ms and these
+    0.02, where ten steps of PGM take 2.
     """
     token = _CHECKED.set(True)
     try:

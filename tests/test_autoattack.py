@@ -241,6 +241,15 @@ def test_what_the_official_suite_warns_of_is_told():
     assert warned(Partial(logits, theta)) == ""
 
 
+def test_channels_where_the_height_belongs_are_told():
+    """A net of dense layers takes them; the windows of Square would lie across the channels."""
+    x = np.array(jax.random.uniform(KEY, (4, 1, 4, 4)))
+    f = Partial(logits, weights())
+    y = np.array(f(x).argmax(-1))
+    result = autoattack(KEY, f, x, y, attacks=["apgd-ce"], **SETTINGS)
+    assert any("looks like NCHW" in line for line in result.warnings)
+
+
 def test_square_is_watched():
     """A classifier without a gradient falls to Square alone, and that is said."""
     theta, (_, x, y) = weights(), labelled()
