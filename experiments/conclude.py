@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -47,6 +48,8 @@ def conclude(
         print("best is the last epoch: there were no validation images to select by")
     for line in overfitting(summary):
         print(line)
+    for line in summary.get("warnings", []):
+        print(f"warning: {line}", file=sys.stderr)
     for which, check in summary.get("select_check", {}).items():
         print(verdict(which, check))
     print(f"theta sha256 {summary['theta_sha256'][:16]}  phi sha256 {summary['phi_sha256'][:16]}")
@@ -58,7 +61,7 @@ def conclude(
 
 
 def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
-    test, steps, checks = {}, {}, {}
+    test, steps, checks, warnings = {}, {}, {}, []
     for which in choices(config):
         saved = restore(workdir, which, config, data, game)
         steps[which] = saved.step
@@ -78,6 +81,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
             r.attack: {"eps": attack_eps(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}
             for r in results
         }
+        warnings += [f"{which}, {r.attack}: {line}" for r in results for line in r.warnings]
     last = restore(workdir, "last", config, data, game)
     line = read(workdir / "metrics.jsonl")[-1]
     return {
@@ -85,6 +89,7 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         "dataset": config["dataset"],
         "attacks": [attack.name for attack in attacks],
         "test": test,
+        "warnings": warnings,
         "test_images": len(data.x_test),
         "val_images": len(data.x_val),
         "steps": steps,

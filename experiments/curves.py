@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from l2ljax.attacks import parse, pgd
+from l2ljax import gate
+from l2ljax.attacks import checks, parse, pgd
 from l2ljax.attacks.cascade import Run, cascade
-from l2ljax.evaluate import runs_of
+from l2ljax.attacks.entrance import dataset
 from l2ljax.types import Array
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -50,16 +51,23 @@ def curves(
     steps: Sequence[int] = STEPS,
     progress: OnPoint | None = None,
 ) -> dict[str, Any]:
-    """Points with accuracy and per-image results, JSON-able: by attack against eps, against T."""
+    """Points with accuracy and per-image results, JSON-able: by attack against eps, against T.
+
+    `warnings` has the lines that make a point doubtful, each once.
+    """
+    gate.check_eps(eps, norm)
+    x, y, classes = dataset(f, x, y, batch_size=batch_size)
     radii = sorted({r * eps if norm == "l2" else min(r * eps, 1.0) for r in ratios})
     total = len(radii) * len(ATTACKS) + len(steps)
-    batch_size, done = min(batch_size, len(x)), 0
+    batch_size, done, warnings = min(batch_size, len(x)), 0, {}
 
     def point(runs: Sequence[Run], radius: float) -> dict[str, Any]:
         nonlocal done
         played = runs if radius > 0 else []
-        how = {"eps": radius, "norm": norm, "batch_size": batch_size}
-        robust = cascade(rng, f, x, y, played, **how).robust
+        how = {"eps": radius or eps, "norm": norm, "batch_size": batch_size}
+        state = cascade(rng, f, x, y, played, **how)
+        robust = state.robust
+        warnings.update(dict.fromkeys(checks.after(state)))
         done += 1
         if progress is not None:
             progress(done, total)
@@ -68,17 +76,19 @@ def curves(
 
     against_eps = {}
     for name in ATTACKS:
-        runs = runs_of(parse(name), f, x, batch_size)
+        runs = parse(name).runs(classes)
         against_eps[name] = [{"eps": radius, **point(runs, radius)} for radius in radii]
+    against_steps = [
+        {"steps": t, **point([Run(f"pgm{t}", partial(_pgm, steps=t))], eps)} for t in steps
+    ]
     return {
         "eps": eps,
         "norm": norm,
         "images": len(x),
         "against_eps": against_eps,
         "step_size": FIXED_STEP * eps,
-        "against_steps": [
-            {"steps": t, **point([Run(f"pgm{t}", partial(_pgm, steps=t))], eps)} for t in steps
-        ],
+        "against_steps": against_steps,
+        "warnings": list(warnings),
     }
 
 

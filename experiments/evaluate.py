@@ -111,7 +111,6 @@ def evaluate(given: dict[str, Any]) -> int:
             seed=options["seed"],
             keep=bool(options["save_adversarials"]),
             unfinished=unfinished,
-            f32=e.f32,
         )
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)

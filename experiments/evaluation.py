@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,6 @@ import numpy as np
 
 import config as configuration
 from curves import curves
-from game import make_game
 from l2ljax.attacks import Attack, Budget, parse_all
 from l2ljax.checkpoint import fingerprint
 from l2ljax.evaluate import Result
@@ -25,16 +25,14 @@ from saved import Saved, images_of, open_run, restore
 
 
 class Evaluation(NamedTuple):
-    """A classifier in eval mode, the images it is attacked on, and how; eps also as it was given.
+    """A classifier in eval mode and float32, the images it is attacked on, and how.
 
-    `f32` is the classifier in float32 where f computes in bf16: it has to agree that an image is
-    misclassified.
+    eps is there as it was given too.
     """
 
     options: dict[str, Any]
     saved: Saved
     f: Callable
-    f32: Callable | None
     x: np.ndarray
     y: np.ndarray
     attacks: list[Attack]
@@ -71,14 +69,12 @@ def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> E
     text = options["eps"] or config["eps"]
     saved = restore(workdir, options["which"], config, data, game)
     weights = saved.theta, saved.theta_stats
-    exact = make_game(config | {"bf16": False}, data).frozen if config["bf16"] else None
     x, y = images_of(data, options["split"])
     n = options["num_examples"] or len(x)
     return Evaluation(
         options,
         saved,
         game.frozen(*weights),
-        exact and exact(*weights),
         x[:n],
         y[:n],
         attacks,
@@ -121,6 +117,8 @@ def trace_curves(e: Evaluation) -> dict[str, Any]:
             batch_size=e.options["batch_size"],
             progress=lambda done, total: bar.update(PARTS * done // total),
         )
+    for line in found["warnings"]:
+        print(f"warning: curves: {line}", file=sys.stderr)
     figures = figures_or_none()
     if figures is not None:
         config, path = e.saved.config, e.output.with_name("robustness.png")
@@ -173,6 +171,9 @@ def _record(result: Result, e: Evaluation) -> dict[str, Any]:
         "largest_perturbation": state.largest,
         "pixels": [state.low, state.high] if state.largest else None,
         "refused": state.refused,
+        "nan_logits": state.nan_logits,
+        "nan_gradient": state.nan_gradient,
+        "warnings": list(result.warnings),
         "robust": "".join("1" if stood else "0" for stood in result.robust),
     }
 

@@ -30,8 +30,8 @@ class Game(NamedTuple):
     a command: (state, x, y, order, first, rng) -> (state, metrics of n steps), laid over devices by
     `layout`, order[0] being the first row of step `first`. `rows` are the images that one device's
     body sees of a batch, `part_size` those of a part of the batch on all devices;
-    `frozen` is (theta, stats) -> the classifier in eval mode and in float32; `probe` is the
-    method's, if any.
+    `frozen` is (theta, stats) -> the classifier in eval mode, in float32 whatever the step computes
+    in, since attacks on bfloat16 are too weak; `probe` is the method's, if any.
     """
 
     f: Apply

@@ -10,13 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
-
 from game import method_of
 from l2ljax.attacks import learned
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.attacks.specs import Play
-from l2ljax.ball import scale
 from l2ljax.methods import METHODS
 from options import UsageError
 from saved import open_run, restore
@@ -53,9 +50,8 @@ def finder(options: dict[str, Any], data_dir: str) -> Callable[[str], Play]:
             if is_frozen:
                 n = config["batch_size"]
                 f = game.frozen(saved.theta, saved.theta_stats)
-                x, y = (jnp.asarray(v[:n]) for v in (data.x_train, data.y_train))
-                frozen = gradient_scale(f, scale(x), y, loss=loss)
-        solver = method_of(config, data.x_train.shape[-1]).solver
+                frozen = gradient_scale(f, data.x_train[:n], data.y_train[:n], loss=loss)
+        solver = method_of(config | {"bf16": False}, data.x_train.shape[-1]).solver
         play = partial(
             _play,
             solver=solver,

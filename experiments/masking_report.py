@@ -119,7 +119,7 @@ def attackers(config: dict[str, Any], state: State, s: Subject, *, epochs: int) 
     It trains on the images that are then attacked, and sees each gradient scaled by its image.
     """
     scaled = "per_example_max" if config["grad_norm"] == "batch_max" else config["grad_norm"]
-    solver = method_of(config | {"grad_norm": scaled}, s.x.shape[-1]).solver
+    solver = method_of(config | {"grad_norm": scaled, "bf16": False}, s.x.shape[-1]).solver
     given = {
         "solver": solver,
         "phi": state.phi,

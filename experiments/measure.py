@@ -38,7 +38,6 @@ def measure(
     seed: int,
     keep: bool,
     unfinished: Unfinished,
-    f32: Callable | None = None,
 ) -> list[Result]:
     """Every attack over the whole set, from where the unfinished evaluation stopped."""
     begun = unfinished.load()
@@ -67,7 +66,6 @@ def measure(
             keep=keep,
             begun=begun,
             on_batch=on_batch,
-            f32=None if f32 is None else layout.whole(classifier(f32)),
             share=layout.share,
         )
 
@@ -85,9 +83,10 @@ def warnings(
 
 
 def after_warnings(results: Sequence[Result]) -> list[str]:
-    """What it would say of the outcome."""
+    """What it would say of the outcome, and what makes an accuracy doubtful."""
     found = [checks.square_helps({step.attack: step.accuracy for step in r.after}) for r in results]
-    return [line for line in found if line is not None]
+    doubts = [f"{r.attack}: {line}" for r in results for line in r.warnings]
+    return [line for line in found if line is not None] + doubts
 
 
 class _Saving:

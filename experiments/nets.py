@@ -4,7 +4,7 @@
     configs, eps = agreed(workdirs, eps=None, split="test")
     nets, data = open_nets(workdirs, configs, which="best", data_dir=folder)
 
-All nets compute in float32, also those that were trained in bfloat16.
+All nets compute in float32, also those that were trained in bfloat16 (`Game.frozen`).
 """
 
 import pathlib
@@ -18,7 +18,9 @@ from jax.tree_util import Partial
 
 import config as configuration
 from game import load_data, make_game
-from l2ljax.attacks.cascade import Run, batches, judge
+from l2ljax import gate
+from l2ljax.attacks.cascade import Run, batches, judge, nan_gradients, true_float32
+from l2ljax.attacks.entrance import dataset
 from l2ljax.ball import per_image, scale
 from l2ljax.checkpoint import fingerprint
 from l2ljax.data import Dataset
@@ -80,7 +82,7 @@ def open_nets(
         if sizes not in loaded:
             loaded[sizes] = load_data(config, data_dir)
         data = loaded[sizes]
-        game = make_game(config | {"bf16": False}, data)
+        game = make_game(config, data)
         saved = restore(pathlib.Path(workdir), which, config, data, game)
         weights = saved.theta, saved.theta_stats
         architecture = config["model"], config["dropout"], data.mean, data.std
@@ -92,7 +94,16 @@ def open_nets(
 def craft(rng: Array, f: Partial, x: Array, y: Array, run: Run, *, first: int, eps: float) -> Array:
     """That run's images against f; what one draws depends on its row alone, x[0] being `first`."""
     keys = per_image(jax.random.fold_in(rng, run.draw), first + jnp.arange(len(x)))
-    return run.play(keys, f, x, y, eps=eps, norm="linf")
+    with true_float32():
+        return run.play(keys, f, x, y, eps=eps, norm="linf")
+
+
+def broken_gradients(f: Partial, x: np.ndarray, y: np.ndarray, *, batch_size: int) -> int:
+    """At how many images the gradient of cross-entropy is NaN or infinite."""
+    count = 0
+    for block, n in batches(np.arange(len(x)), batch_size):
+        count += nan_gradients(f, scale(jnp.asarray(x[block])), jnp.asarray(y[block]), n)
+    return count
 
 
 def withstood(
@@ -107,12 +118,16 @@ def withstood(
     batch_size: int,
 ) -> dict[str, np.ndarray]:
     """For each target, which images it classifies rightly after every run on the surrogate."""
+    for f in (surrogate, *targets.values()):
+        dataset(f, x, y, batch_size=batch_size)
+    gate.check_eps(eps)
     stood = {name: np.ones(len(x), bool) for name in targets}
     for block, n in batches(np.arange(len(x)), batch_size):
         images, labels = scale(jnp.asarray(x[block])), jnp.asarray(y[block])
         for run in runs:
-            first, radius = int(block[0]), run.eps or eps
-            attacked = craft(rng, surrogate, images, labels, run, first=first, eps=radius)
+            first, radius = int(block[0]), eps if run.eps is None else run.eps
+            with gate.checked():
+                attacked = craft(rng, surrogate, images, labels, run, first=first, eps=radius)
             for name, f in targets.items():
                 claims = judge(f, images, attacked, labels, eps=radius, norm="linf")
                 stood[name][block[:n]] &= ~claims.fallen[:n]

@@ -6,6 +6,7 @@ steps keep the text they were given in (`8/255`), so that it is printed back as 
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -124,7 +125,10 @@ def run_main(
     body: Callable[[dict[str, Any]], int],
     argv: Sequence[str],
 ) -> int:
-    """Parse, run, and turn every error of the user's into one line and exit code 2."""
+    """Parse, run, and turn every error of the user's into one line and exit code 2.
+
+    Warnings are one line too.
+    """
     from l2ljax.checkpoint import CheckpointError
     from l2ljax.data import DataError
     from l2ljax.record import RecordError
@@ -132,8 +136,14 @@ def run_main(
     if any(word in ("-h", "--help", "-help", "--helpfull") for word in argv):
         print(show_help(doc or name, table))
         return 0
-    try:
-        return body(parse(table, argv))
-    except (InputError, DataError, CheckpointError, RecordError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return body(parse(table, argv))
+        except (InputError, DataError, CheckpointError, RecordError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

@@ -22,9 +22,10 @@ import jax
 import numpy as np
 
 from l2ljax.attacks import Attack, parse, parse_all
+from l2ljax.attacks.entrance import dataset
 from l2ljax.data import Dataset
-from l2ljax.evaluate import robust, runs_of
-from nets import Net, agreed, by_name, open_nets, withstood
+from l2ljax.evaluate import robust
+from nets import Net, agreed, broken_gradients, by_name, open_nets, withstood
 from options import Flag, UsageError, check_eps, defaults, run_main
 from pictures import figures_or_none
 from report import align, attack_eps, interval, markdown
@@ -117,13 +118,25 @@ def _measure(
     x, y, rng = x[:n], y[:n], jax.random.key(options["seed"])
     how = {"eps": check_eps(eps), "batch_size": min(options["batch_size"], n)}
     clean = {name: robust(rng, net.f, x, y, parse("clean"), **how) for name, net in nets.items()}
+    classes = {name: dataset(nets[name].f, x, y, batch_size=how["batch_size"])[2] for name in nets}
+    broken = {
+        name: broken_gradients(nets[name].f, x, y, batch_size=how["batch_size"])
+        for name in surrogates
+    }
+    for name, count in broken.items():
+        if count:
+            print(
+                f"warning: {name}: the gradient is NaN or infinite at {count} of {n} images: what "
+                "is crafted on it there by gradient has not moved",
+                file=sys.stderr,
+            )
     results = []
     for attack in attacks:
         for surrogate in surrogates:
             print(f"{attack.name}: crafting on {surrogate}", file=sys.stderr)
             source = nets[surrogate]
             scored = {name: nets[name].f for name in dict.fromkeys([*targets, surrogate])}
-            runs = runs_of(attack, source.f, x, how["batch_size"])
+            runs = attack.runs(classes[surrogate])
             for target, right in withstood(rng, source.f, scored, x, y, runs, **how).items():
                 stood = right & clean[target]
                 results.append(
@@ -159,6 +172,7 @@ def _measure(
                 "sha256": net.sha256,
                 "accuracy": float(clean[name].mean()),
                 "right": _bits(clean[name]),
+                "nan_gradient": broken.get(name),
                 "config": net.config,
             }
             for name, net in nets.items()

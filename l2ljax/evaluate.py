@@ -1,8 +1,8 @@
 """Clean and robust accuracy over a set, always with running statistics, the worst case per image.
 
 `attacks.cascade` does the work: batches of one fixed shape, survivors packed anew after every run,
-adversarial images classified again in true float32. Here are the names, the clock and the
-intervals.
+search and verdict in true float32. Here are the names, the clock, the intervals, and the lines that
+say where a number is not what it seems.
 """
 
 import time
@@ -13,8 +13,9 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
+from l2ljax.attacks import checks
 from l2ljax.attacks.cascade import CLEAN, Run, State, cascade
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import dataset
 from l2ljax.attacks.specs import Attack
 from l2ljax.types import Apply, Array, Tree
 
@@ -35,7 +36,9 @@ class Result(NamedTuple):
 
     `after` has a line for the clean images and for each attack of a cascade; `state` is where the
     cascade ended, with x_adv if that was asked for; `bounds` names the attack whose accuracy this
-    one's is an upper bound of.
+    one's is an upper bound of. `warnings` says in lines what makes the accuracy doubtful: claims
+    that were refused, logits or gradients that are NaN, a classifier in half precision. `seconds`
+    leaves out the look at the gradient of what stands at the end.
     """
 
     attack: str
@@ -45,6 +48,7 @@ class Result(NamedTuple):
     after: tuple[Step, ...] = ()
     state: State | None = None
     bounds: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -68,20 +72,6 @@ def wilson(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-@jax.jit
-def _logits(f, x):
-    return f(x)
-
-
-def runs_of(
-    attack: Attack, f: Callable[[Array], Array], x: np.ndarray, batch_size: int
-) -> list[Run]:
-    """The runs of an attack on that classifier: some depend on its number of classes."""
-    # Through a jit, which remembers the shape: a set of weights costs no trace here either.
-    example = jax.ShapeDtypeStruct((max(batch_size, 1), *x.shape[1:]), np.float32)
-    return attack.runs(_logits.eval_shape(classifier(f), example).shape[-1])
-
-
 def robust(
     rng: Array,
     f: Callable[[Array], Array],
@@ -97,12 +87,19 @@ def robust(
     """For every image, whether it is classified rightly before and after every run of the attack.
 
     `share` cuts a batch over devices. A restart has the same draws in every run, so that a union is
-    never above any of its parts.
+    never above any of its parts. What `evaluate` puts into `Result.warnings` is a RuntimeWarning.
     """
     attack.check_norm(norm)
-    runs = runs_of(attack, f, x, batch_size)
+    x, y, classes = dataset(f, x, y, batch_size=batch_size)
     sizes = {"batch_size": batch_size, "share": share}
-    return cascade(rng, f, x, y, runs, eps=eps, norm=norm, **sizes).robust
+    state = cascade(rng, f, x, y, attack.runs(classes), eps=eps, norm=norm, **sizes)
+    checks.tell([*_of_classifier(f, x, batch_size), *checks.after(state)])
+    return state.robust
+
+
+def _of_classifier(f: Callable[[Array], Array], x: np.ndarray, batch_size: int) -> list[str]:
+    line = checks.half_precision(f, jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), np.float32))
+    return [] if line is None else [line]
 
 
 def evaluate(
@@ -118,7 +115,6 @@ def evaluate(
     keep: bool = False,
     begun: dict[str, tuple[State, dict[int, float]]] | None = None,
     on_batch: OnBatch | None = None,
-    f32: Callable[[Array], Array] | None = None,
     share: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> list[Result]:
     """Every attack over the whole set, each from the start; `share` cuts a batch over devices.
@@ -127,10 +123,12 @@ def evaluate(
     it is kept up to date, so that the caller can save it from `on_batch`.
     """
     begun = {} if begun is None else begun
+    x, y, classes = dataset(f, x, y, batch_size=batch_size)
+    of_classifier = _of_classifier(f, x, batch_size)
     results = []
     for attack in attacks:
         attack.check_norm(norm)
-        runs = runs_of(attack, f, x, batch_size)
+        runs = attack.runs(classes)
         state, seconds = begun.get(attack.name, (None, {}))
         clock = _Clock(seconds)
 
@@ -152,7 +150,6 @@ def evaluate(
             keep=keep,
             state=state,
             on_progress=on_progress,
-            f32=f32,
             share=share,
         )
         begun[attack.name] = (state, clock.seconds)
@@ -165,6 +162,7 @@ def evaluate(
                 _after(state, runs, clock.seconds),
                 state,
                 attack.bounds,
+                (*of_classifier, *checks.after(state)),
             )
         )
     return results

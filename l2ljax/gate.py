@@ -8,8 +8,15 @@
 An attack cannot move an image that is not lawful to begin with, so without these checks normalised
 pixels would count as "100 % robust". Values are looked at where they are concrete. Inside a
 caller's own `jit` or `vmap` they are not, and only rank, dtype and length are checked there.
+
+Whoever plays many attacks on one set checks it once and plays them `with checked():`.
+`l2ljax.attacks.entrance` makes all checks of an attack, those of the classifier included.
 """
 
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -24,6 +31,33 @@ from l2ljax.types import Array
 
 TOLERANCE = 1e-6
 """How far outside [0, 1] float32 rounding may leave a pixel."""
+
+
+_CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Inside, values and classifier are known to be right: rank, dtype and length are looked at.
+
+    Measured on two cores with an mlp on 32 digits: all checks of an attack take 0.28 ms and these
+    0.02, where ten steps of PGM take 2.
+    """
+    token = _CHECKED.set(True)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
+
+
+def is_checked() -> bool:
+    """Whether the caller has checked values and classifier."""
+    return _CHECKED.get()
+
+
+def _is_known(x: Any) -> bool:
+    """Whether the values cannot be looked at, or need not be."""
+    return isinstance(x, Tracer) or is_checked()
 
 
 def check_images(x: Any, name: str = "x") -> None:
@@ -41,7 +75,7 @@ def check_images(x: Any, name: str = "x") -> None:
         return
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(f"{name} is {dtype}: pass uint8 pixels, or floats in [0, 1]")
-    if isinstance(x, Tracer):
+    if _is_known(x):
         return
     low, high = _range(x)
     if np.isnan(low) or np.isnan(high):
@@ -78,7 +112,7 @@ def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array
         raise InputError(f"{name} must be {n} class indices, one an image; it is {list(shape)}")
     if not jnp.issubdtype(dtype, jnp.integer):
         raise InputError(f"{name} is {dtype}: class indices are whole numbers, such as int32")
-    if not isinstance(y, Tracer):
+    if not _is_known(y):
         low, high = (int(v) for v in _range(y))
         if low < 0 or (classes is not None and high >= classes):
             known = "" if classes is None else f", and the classifier has {classes} classes"
@@ -86,6 +120,44 @@ def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array
             hint = ": classes count from 0" if shifted else ""
             raise InputError(f"{name} reaches from {low} to {high}{known}{hint}")
     return jnp.asarray(y)
+
+
+def perturbation(start: Any, x: Array) -> Array:
+    """The perturbation an attack begins at, as an array like x: numbers, none of them NaN."""
+    shape, dtype = _shape_and_dtype(start, "start")
+    if shape != x.shape:
+        raise InputError(
+            f"start is a perturbation of x, {list(x.shape)}; its shape is {list(shape)}"
+        )
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"start is {dtype}: a perturbation is of floats on the [0, 1] scale")
+    if not isinstance(start, Tracer) and np.isnan(_range(start)).any():
+        raise InputError("start holds NaN: a perturbation is of numbers on the [0, 1] scale")
+    return jnp.asarray(start, x.dtype)
+
+
+def check_count(name: str, value: Any) -> None:
+    """An InputError unless value is a whole number above 0."""
+    if isinstance(value, Tracer):
+        return
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name}={value!r} must be a whole number above 0") from None
+    if count < 1 or isinstance(value, bool):
+        raise InputError(f"{name}={value} must be a whole number above 0")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """An InputError unless value is one finite number above 0."""
+    if isinstance(value, Tracer):
+        return
+    try:
+        number = np.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 < number < np.inf:
+        raise InputError(f"{name}={value!r} must be a number above 0")
 
 
 def check_norm(norm: str) -> None:
@@ -155,7 +227,9 @@ def _device_range(x: Array) -> tuple[Array, Array]:
 def _range(x: Any) -> tuple[float, float]:
     """The least and the largest entry, NaN where there is one."""
     if isinstance(x, jax.Array):
-        low, high = jax.device_get(_device_range(x))
+        # Within a caller's jit too, where only what he passed is unknown.
+        with jax.ensure_compile_time_eval():
+            low, high = jax.device_get(_device_range(x))
     else:
         low, high = np.min(x), np.max(x)
     return float(low), float(high)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from l2ljax.attacks import expectation
 from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted, windows
 from l2ljax.attacks.loop import iterate
 from l2ljax.ball import per_image, size
@@ -434,14 +435,6 @@ def test_plain_functions_and_numpy_arrays_are_accepted():
     assert apgd(KEY, f, x, y, **CE, start=start).dtype == jnp.float32
 
 
-def test_without_a_step_there_is_only_the_start():
-    theta = weights()
-    f, (x, y) = Partial(logits, theta), batch(theta)
-    start = jnp.full(x.shape, 0.02)
-    out = apgd(KEY, f, x, y, **CE | {"steps": 0}, start=start)
-    np.testing.assert_allclose(out, jnp.minimum(x + start, 1), atol=1e-6)
-
-
 def test_eot_takes_means_over_so_many_new_keys_at_every_look():
     theta, seen = weights(), []
 
@@ -453,14 +446,13 @@ def test_eot_takes_means_over_so_many_new_keys_at_every_look():
     settings = CE | {"steps": 7, "eps": 0.01}
     out = apgd(KEY, Partial(noisy, theta), x, y, **settings, eot=3)
     jax.effects_barrier()
-    assert len(seen) == len(set(seen)) == 3 * (1 + 1 + 7)
+    assert len(seen) == len(set(seen)) == len(x) * 3 * (1 + 1 + 7)
     plain = apgd(KEY, Partial(logits, theta), x, y, **settings)
     np.testing.assert_allclose(out, plain, atol=1e-6)
-    keys = jax.random.split(KEY, 5)
-    mean = module._mean(lambda key: jax.random.normal(key, (3,)), KEY, 5)
-    np.testing.assert_allclose(
-        mean, jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys).mean(0), rtol=1e-6
-    )
+    keys = expectation.draws(per_image(KEY, 2), 5)
+    numbers = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, (3,))))
+    mean = expectation.mean(lambda keys: numbers(keys[None])[0], keys)
+    np.testing.assert_allclose(mean, numbers(keys).mean(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

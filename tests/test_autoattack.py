@@ -162,6 +162,20 @@ def test_a_random_classifier_is_attacked_on_average():
         )
 
 
+def test_a_random_classifier_is_judged_alike_in_batches_of_any_size():
+    """What an image draws comes from its index, not from its place in a batch or its mates."""
+    _, x, y = labelled(60)
+    f = Partial(noisy, weights())
+    found = [
+        autoattack(KEY, f, x, y, version="rand", **SETTINGS | {"batch_size": size, "eps": 0.05})
+        for size in (60, 20, 7)
+    ]
+    assert 0 < found[0].robust.sum() < found[0].accuracy["clean"] * 60
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.robust, found[0].robust)
+        assert other.accuracy == found[0].accuracy
+
+
 def good():
     f, x, y = labelled(6)
     return {"f": f, "x": x, "y": y, **SETTINGS}
@@ -173,24 +187,24 @@ def good():
         ({"version": "standart"}, "unknown version 'standart': did you mean 'standard'"),
         ({"attacks": ["apgd"]}, "unknown attack 'apgd': did you mean 'apgd-"),
         ({"norm": "l1"}, "unknown norm 'l1'"),
-        ({"eps": 0.0}, "eps=0.0 is outside"),
+        ({"eps": 0.0}, "eps=0.0 must be a number above 0"),
         ({"eps": 8}, "eps=8 is outside"),
-        ({"eps": np.nan}, "eps=nan is outside"),
-        ({"x": np.full((6, 4, 4, 1), 1.1)}, r"images must lie in \[0, 1\]; they lie in \[1.1"),
-        ({"x": np.full((6, 4, 4, 1), -1e-4)}, r"they lie in \[-0.0001"),
-        ({"x": np.full((6, 4, 4, 1), np.nan)}, "they lie in .nan"),
-        ({"x": np.zeros((6, 16))}, r"images \[N, H, W, C\], N > 0; it is \[6, 16\]"),
-        ({"x": np.zeros((0, 4, 4, 1)), "y": np.zeros(0, int)}, "N > 0"),
-        ({"x": np.zeros((6, 4, 4, 1), int)}, "uint8, or float in .0, 1.; it is int64"),
-        ({"y": np.zeros(5, int)}, r"6 integer labels; it is \[5\]"),
-        ({"y": np.zeros(6)}, r"6 integer labels; it is \[6\] float64"),
-        ({"y": np.full(6, 5)}, r"labels lie in 5..5, and f has 5 classes"),
-        ({"y": np.full(6, -1)}, "labels lie in -1..-1"),
-        ({"f": lambda x: x}, r"f\(x\) must be logits"),
-        ({"f": lambda x: x.mean((1, 2, 3))}, r"f\(x\) must be logits"),
-        ({"f": lambda x: x.reshape(len(x), -1).sum(0)[None]}, r"f\(x\) must be logits"),
+        ({"eps": np.nan}, "eps=nan must be a number above 0"),
+        ({"x": np.full((6, 4, 4, 1), 1.1)}, r"reach from 1.1 to 1.1 and must lie in \[0, 1\]"),
+        ({"x": np.full((6, 4, 4, 1), -1e-4)}, "reach from -0.0001"),
+        ({"x": np.full((6, 4, 4, 1), np.nan)}, "x holds NaN"),
+        ({"x": np.zeros((6, 16))}, r"images \[N, H, W, C\]; its shape is \[6, 16\]"),
+        ({"x": np.zeros((0, 4, 4, 1)), "y": np.zeros(0, int)}, "holds no pixel"),
+        ({"x": np.zeros((6, 4, 4, 1), int)}, "x is int64: pass uint8 pixels, or floats in .0, 1."),
+        ({"y": np.zeros(5, int)}, r"6 class indices, one an image; it is \[5\]"),
+        ({"y": np.zeros(6)}, "y is float64: class indices are whole numbers"),
+        ({"y": np.full(6, 5)}, "reaches from 5 to 5, and the classifier has 5 classes"),
+        ({"y": np.full(6, -1)}, "reaches from -1 to -1"),
+        ({"f": lambda x: x}, r"must return logits \[N, K\]"),
+        ({"f": lambda x: x.mean((1, 2, 3))}, r"must return logits \[N, K\]"),
+        ({"f": lambda x: x.reshape(len(x), -1).sum(0)[None]}, r"must return logits \[N, K\]"),
         ({"f": lambda x: x.reshape(len(x), -1) * jnp.nan}, "NaN or infinite for 6 of the first 6"),
-        ({"batch_size": 0}, "batch_size=0 must be positive"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number above 0"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(wrong, words):
@@ -225,6 +239,15 @@ def test_what_the_official_suite_warns_of_is_told():
     for words, f in cases.items():
         assert words in warned(f)
     assert warned(Partial(logits, theta)) == ""
+
+
+def test_channels_where_the_height_belongs_are_told():
+    """A net of dense layers takes them; the windows of Square would lie across the channels."""
+    x = np.array(jax.random.uniform(KEY, (4, 1, 4, 4)))
+    f = Partial(logits, weights())
+    y = np.array(f(x).argmax(-1))
+    result = autoattack(KEY, f, x, y, attacks=["apgd-ce"], **SETTINGS)
+    assert any("looks like NCHW" in line for line in result.warnings)
 
 
 def test_square_is_watched():

@@ -47,12 +47,22 @@ def stood(name, eps=EPS):
     return bits(robust(KEY, net(), x, y, parse(name), eps=eps, batch_size=60))
 
 
+def test_a_net_without_a_finite_gradient_is_told():
+    def slopeless(x):
+        return net()(x) + jnp.sqrt(0 * x.sum((1, 2, 3)))[:, None]
+
+    x, y = images(8)
+    told = curves(KEY, slopeless, x, y, eps=EPS, batch_size=8, ratios=(1.0,), steps=(1,))
+    assert any("gradient that is NaN or infinite" in line for line in told["warnings"])
+
+
 def test_the_points_at_eps_are_those_of_evaluate(found):
     for name, points in found["against_eps"].items():
         assert [point["eps"] for point in points] == pytest.approx([r * EPS for r in RATIOS])
         (point,) = [point for point in points if point["eps"] == EPS]
         assert point["robust"] == stood(name)
         assert points[-1]["robust"] == stood(name, 2 * EPS)
+    assert found["warnings"] == []
     by_steps = {point["steps"]: point["robust"] for point in found["against_steps"]}
     assert tuple(by_steps) == STEPS
     for t in (1, 2, 5, 10):

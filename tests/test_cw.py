@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 
 from l2ljax.attacks import pgd
 from l2ljax.attacks.cw import KAPPA, MOST_STEPS, cw_margin, cw_strict
+from l2ljax.attacks.pgd import begin
 from l2ljax.ball import NORMS, per_image, size
 from l2ljax.losses import margin
 
@@ -58,9 +59,9 @@ def test_the_margin_form_is_the_best_iterate_of_pgd_up_the_margin(norm):
     wide = {"eps": 0.5, "step_size": 0.4} if norm == "linf" else {"eps": 1.5, "step_size": 2.5}
     settings = {**MARGIN, "norm": norm, "start": "uniform"} | wide
     ours = cw_margin(KEY, f, x, y, **settings)
-    paths = jnp.stack(
-        [pgd(KEY, f, x, y, **settings | {"steps": k}, loss="margin") for k in range(5)]
-    )
+    first = x + begin(KEY, x, "uniform", eps=settings["eps"], norm=norm)
+    later = (pgd(KEY, f, x, y, **settings | {"steps": k}, loss="margin") for k in range(1, 5))
+    paths = jnp.stack([first, *later])
     margins = jnp.stack([margin(f(path), y) for path in paths])
     assert len(set(margins.argmax(0).tolist())) > 1, "not always the last one"
     expected = paths[margins.argmax(0), jnp.arange(len(x))]

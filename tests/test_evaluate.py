@@ -7,12 +7,13 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import binomtest
 
-from l2ljax.attacks import parse, parse_all, specs
+from l2ljax.attacks import Budget, autoattack, parse, parse_all, specs
 from l2ljax.attacks.cascade import batches
 from l2ljax.evaluate import evaluate, freeze, robust, wilson
 from report import align, attack_eps, interval, table
 
 EPS, N = 0.1, 40
+TINY = Budget(apgd_steps=2, targets=1)
 KEY = jax.random.key(1)
 
 
@@ -186,7 +187,56 @@ def test_a_model_that_is_never_right_stands_nowhere(images, calls):
 def test_a_nan_is_no_answer(images):
     x, _ = images
     for attack in ("clean", "pgm2"):
-        assert not stood(x, np.zeros(N, int), attack, lambda x: logits(weights(), x) * np.nan).any()
+        with pytest.warns(RuntimeWarning, match=f"logits are NaN for {N} of {N} images"):
+            found = stood(x, np.zeros(N, int), attack, lambda x: logits(weights(), x) * np.nan)
+        assert not found.any()
+
+
+def slopeless(x):
+    """The same logits, and NaN as their gradient at every image."""
+    return logits(weights(), x) + jnp.sqrt(0 * x.sum((1, 2, 3)))[:, None]
+
+
+def test_images_that_stand_because_their_gradient_is_nan_are_told(images):
+    """No step of an attack could move them: a robust accuracy of 100 % is none."""
+    x, y = images[0], answers(images[0])
+    words = f"{N} of the {N} images that stand have a gradient that is NaN or infinite"
+    with pytest.warns(RuntimeWarning, match=words):
+        assert stood(x, y, "pgm2", slopeless).all()
+    how = {"eps": EPS, "batch_size": 16}
+    clean, attacked = evaluate(KEY, slopeless, x, y, parse_all("clean,pgm2"), **how)
+    assert clean.warnings == () and words in attacked.warnings[0]
+    assert attacked.state.nan_gradient == N
+    result = autoattack(KEY, slopeless, x, y, version="quick", budget=TINY, **how)
+    standing = result.robust.sum()  # Auto-PGD's own random start moves some
+    words = f"{standing} of the {standing} images that stand have a gradient"
+    assert any(words in line for line in result.warnings) and result.nan_gradient == standing
+    good = evaluate(KEY, Partial(logits, weights()), x, y, parse_all("pgm2"), **how)
+    assert good[0].warnings == () and good[0].state.nan_gradient == 0
+
+
+def test_refused_claims_are_told(images, monkeypatch):
+    """An attack that leaves the ball would otherwise leave every image standing in silence."""
+    monkeypatch.setattr(specs, "pgd", lambda *a, **k: 1 - a[2])
+    with pytest.warns(RuntimeWarning, match="claims of adversarial images were refused"):
+        stood(*images, "pgm2")
+
+
+def halved(x):
+    """Logits in float32, computed in bfloat16, inside a program of its own."""
+    w = weights()["w"].astype(jnp.bfloat16)
+    product = jax.jit(lambda x: (x.reshape(len(x), -1) - 0.5).astype(jnp.bfloat16) @ w)
+    return product(x).astype(jnp.float32)
+
+
+def test_a_classifier_that_multiplies_in_half_precision_is_told(images):
+    how = {"eps": EPS, "batch_size": 16}
+    with pytest.warns(RuntimeWarning, match="the classifier computes in bfloat16.*dtype=float32"):
+        stood(*images, "clean", halved)
+    (result,) = evaluate(KEY, halved, *images, parse_all("clean"), **how)
+    assert "computes in bfloat16" in result.warnings[0]
+    whole = autoattack(KEY, halved, *images, version="quick", budget=TINY, **how)
+    assert any("computes in bfloat16" in line for line in whole.warnings)
 
 
 def test_pixels_may_be_bytes_or_floats(images):

@@ -3,12 +3,17 @@
 import json
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import config as configuration
 import evaluate
 import measure
 import train
+from game import load_data, make_game
+from l2ljax.evaluate import Result, freeze
 
 SMALL = [
     "--model=mlp",
@@ -232,3 +237,19 @@ def test_curves_and_the_masking_report_end_in_the_json(workdir, multistep, tmp_p
     refusal = refused(run(workdir, out, *flags, "--norm=l2", "--eps=1"), capsys)
     assert "--masking_report looks at the l_inf ball" in refusal
     assert "nowhere is no run" in refused(run(workdir, out, *flags, "--siblings=nowhere"), capsys)
+
+
+def test_a_run_in_bfloat16_is_attacked_in_float32():
+    """The same weights: a search that ended on bfloat16 claims would be too weak."""
+    config = configuration.resolve({"dataset": "digits", "model": "mlp", "bf16": True})
+    game = make_game(config, load_data(config, None))
+    state, x = game.init(0), jnp.zeros((2, 8, 8, 1))
+    weights = state.theta, state.theta_stats
+    assert "bf16" in str(jax.make_jaxpr(freeze(game.f)(*weights))(x))
+    assert "bf16" not in str(jax.make_jaxpr(game.frozen(*weights))(x))
+
+
+def test_what_makes_an_accuracy_doubtful_is_a_warning_line():
+    stood = np.ones(3, bool)
+    doubtful = Result("pgm10", 0.1, stood, 1.0, warnings=("2 claims were refused",))
+    assert measure.after_warnings([doubtful]) == ["pgm10: 2 claims were refused"]

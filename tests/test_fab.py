@@ -361,7 +361,7 @@ def test_another_set_of_weights_another_rank_or_eps_costs_no_trace():
     once = len(traces)
     second = fab(x, y, f=Partial(counted, weights(1)))
     fab(x, y, f=Partial(counted, weights(2)), steps=3, rank=3, eps=0.1)
-    assert once == len(traces) == 3  # the clean logits, and a step's gradient and forward pass
+    assert once == len(traces) == 4  # shape; the clean logits; a step's gradient and forward pass
     assert bool((first != second).any())
 
 

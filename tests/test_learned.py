@@ -209,8 +209,8 @@ def test_nan_at_one_image_does_not_reach_another():
     "wrong, words",
     [
         ({"loss": "xent"}, "unknown loss 'xent'"),
-        ({"scale": 0.0}, "scale=0.0 must be positive"),
-        ({"scale": float("nan")}, "scale=nan must be positive"),
+        ({"scale": 0.0}, "scale=0.0 must be a number above 0"),
+        ({"scale": float("nan")}, "scale=nan must be a number above 0"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(wrong, words):

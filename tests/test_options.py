@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import warnings
 
 import pytest
 
@@ -144,6 +145,16 @@ def test_an_error_of_the_users_is_one_line_and_exit_code_2(error, capsys):
 def test_an_error_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         main(lambda given: 1 // 0)
+
+
+def test_a_warning_of_the_library_is_one_line(capsys):
+    def body(_):
+        warnings.simplefilter("always")
+        warnings.warn("3 claims were refused", RuntimeWarning, stacklevel=1)
+        return 0
+
+    assert run_main("script", "", TABLE, body, []) == 0
+    assert capsys.readouterr().err == "warning: 3 claims were refused\n"
 
 
 def test_the_body_gets_the_flags_and_gives_the_exit_code():

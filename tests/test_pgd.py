@@ -41,6 +41,11 @@ def batch(n=6, edge=False):
     return x.round() if edge else x, jnp.arange(n) % 4
 
 
+def begun(x, settings):
+    """The perturbation before the first step."""
+    return begin(KEY, jnp.asarray(x), settings["start"], eps=settings["eps"], norm=settings["norm"])
+
+
 def numpy_gradient(theta, x, y, loss, clean):
     """By hand, in float64: through the two layers of `logits`."""
     a, b = (np.asarray(theta[name], np.float64) for name in "ab")
@@ -83,7 +88,7 @@ def test_pgd_equals_a_numpy_loop(loss, start, norm):
     ours = pgd(KEY, Partial(logits, theta), x, y, **settings)
     x, y = np.asarray(x, np.float64), np.asarray(y)
     clean = x
-    delta = np.asarray(pgd(KEY, Partial(logits, theta), x, y, **settings | {"steps": 0})) - x
+    delta = np.asarray(begun(x, settings), np.float64)
     assert (np.abs(delta).max() > 0) == (start != "zero")
     for _ in range(4):
         u = numpy_gradient(theta, x + delta, y, loss, clean)
@@ -116,7 +121,8 @@ def test_kl_climbs_away_from_the_clean_output():
     f, (x, y) = Partial(logits, weights()), batch()
 
     def moved(steps):
-        out = pgd(KEY, f, x, y, **ZERO | {"loss": "kl", "start": "gaussian", "steps": steps})
+        settings = settings_of("linf", loss="kl", start="gaussian", steps=steps)
+        out = pgd(KEY, f, x, y, **settings) if steps else x + begun(x, settings)
         p, q = (jax.nn.log_softmax(f(a)) for a in (x, out))
         return (jnp.exp(p) * (p - q)).sum(-1)
 
@@ -160,8 +166,8 @@ def test_an_array_is_a_start_too():
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_start_outside_ball_and_box_is_brought_back(norm):
-    (x, y), settings = batch(edge=True), settings_of(norm, steps=0)
-    out = pgd(KEY, lambda x: x, x, y, **settings | {"start": 9.0 * jnp.ones_like(x)})
+    (x, _), settings = batch(edge=True), settings_of(norm)
+    out = x + begun(x, settings | {"start": 9.0 * jnp.ones_like(x)})
     assert float(size(out - x, norm).max()) <= settings["eps"] + 1e-6
     assert 0 <= float(out.min()) and float(out.max()) <= 1
 
@@ -254,7 +260,7 @@ def test_the_loop_of_an_accelerator_gives_what_the_python_loop_gives(loss, norm,
     here = pgd(KEY, f, x, y, **settings)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     there = pgd(KEY, f, x, y, **settings)
-    assert bool((here != pgd(KEY, f, x, y, **settings | {"steps": 0})).any())
+    assert bool((here != x + begun(x, settings)).any())
     np.testing.assert_allclose(here, there, atol=1e-6)
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from l2ljax.attacks import parse, parse_all
+from l2ljax.attacks import Attack, parse, parse_all
 from l2ljax.attacks.autoattack import Budget
-from l2ljax.attacks.specs import PRESETS, Play
+from l2ljax.attacks.specs import PRESETS, Pgm, Play
 
 EPS = 0.06
 
@@ -119,6 +119,26 @@ def test_an_attack_without_an_l2_form_says_so():
         parse("pgm10+cw_strict").check_norm("l2")
     for name in ("pgm10", "autoattack", "cw100", "clean"):
         parse(name).check_norm("l2")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PRESETS if any(part.eps is not None for part in PRESETS[name])]
+)
+def test_a_protocol_that_names_its_radius_is_of_the_linf_ball_alone(name):
+    """8/255 in l2 would move hardly anything, and the net would seem robust."""
+    with pytest.raises(ValueError, match=f"attack '{name}' has no l2 form: linf"):
+        parse(name).check_norm("l2")
+    parse(name).check_norm("linf")
+
+
+def test_an_unknown_norm_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown norm 'l_inf': did you mean 'linf'"):
+        parse("pgm10").check_norm("l_inf")
+
+
+def test_a_radius_of_zero_is_no_missing_radius():
+    still = Pgm(1, 1.0, "zero", eps=0.0)
+    assert Attack("still", (("still", still),)).radius(EPS) == 0.0
 
 
 def test_a_union_of_different_radii_is_refused():

@@ -54,7 +54,7 @@ WHERE = {
     "matplotlib": (),
     "tensorflow": (),
     "torch": (),
-    "flax": ("models", "imitation"),
+    "flax": ("attacks", "imitation", "models"),
     "gymnax": ("imitation",),
     "jax.sharding": ("parallel",),
     "absl.flags": (),

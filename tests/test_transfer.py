@@ -16,7 +16,7 @@ from l2ljax.attacks import pgd
 from l2ljax.attacks.cascade import Run
 from l2ljax.ball import scale
 from l2ljax.evaluate import wilson
-from nets import agreed, by_name, open_nets, withstood
+from nets import agreed, broken_gradients, by_name, open_nets, withstood
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
 SMALL += ["--final_attacks=clean", "--noplots", "--notensorboard"]
@@ -135,6 +135,14 @@ def test_each_image_is_crafted_once_for_all_targets(monkeypatch):
     assert all(bits(right) == "10" * 5 for right in found.values())
 
 
+def test_images_whose_gradient_is_nan_are_counted():
+    """What is crafted on such a net by gradient has not moved, and proves nothing."""
+    x, y = np.zeros((5, 2, 2, 1), np.float32), np.zeros(5, int)
+    x[:2] = 0.5
+    f = Partial(lambda x: jnp.sqrt(x.sum((1, 2, 3)))[:, None] * jnp.array([1.0, 2.0]))
+    assert broken_gradients(f, x, y, batch_size=2) == 3
+
+
 @pytest.mark.parametrize(
     "moved, stands",
     [(0.1, False), (0.3, True), (jnp.nan, True), (-0.1, True)],
@@ -142,7 +150,7 @@ def test_each_image_is_crafted_once_for_all_targets(monkeypatch):
 )
 def test_only_lawful_images_count(moved, stands):
     x, y = np.zeros((3, 2, 2, 1), np.float32), np.zeros(3, int)
-    fooled = Partial(lambda x: jnp.where(x[:, 0, 0] == 0, jnp.array([1, 0]), jnp.array([0, 1])))
+    fooled = Partial(lambda x: jnp.where(x[:, 0, 0] == 0, jnp.array([1.0, 0]), jnp.array([0, 1.0])))
     run = Run("move", lambda rng, f, x, y, *, eps, norm: x + moved)
     found = withstood(jax.random.key(0), fooled, {"f": fooled}, x, y, [run], eps=0.2, batch_size=3)
     assert found["f"].tolist() == [stands] * 3

@@ -10,7 +10,8 @@ The climb itself is `l2ljax.auto_pgd`, with the three readings of the authors' c
 The one surprising thing: SETTLE iterates after its fall it is settled what an image returns, so a
 batch may stop early and no image depends on how long its mates stand. The authors' code returns the
 last misclassified iterate of all; which images fall is the same. With `eot` it takes the loss and
-the prediction from the last draw; here they are means, as the gradient is.
+the prediction from the last draw; here they are means, as the gradient is, and what an image draws
+comes from its own key, so that it does not depend on the batch it is in.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from l2ljax.attacks.loop import classifier, iterate
+from l2ljax import gate
+from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.expectation import alone, draws, mean
+from l2ljax.attacks.loop import iterate
 from l2ljax.attacks.outcome import check_rank, choose, class_of_rank, fooled
 from l2ljax.auto_pgd import begin, judge, move, windows
-from l2ljax.ball import NORMS, PROJECT, TINY, box, per_image, size
-from l2ljax.inner_loop import repeat
+from l2ljax.ball import PROJECT, TINY, box, per_image, size
 from l2ljax.losses import cross_entropy, dlr, dlr_targeted
-from l2ljax.names import nearest
 from l2ljax.types import Array, Tree
 
 LOSSES = {"ce": cross_entropy, "dlr": dlr}
@@ -55,18 +57,16 @@ class _State(NamedTuple):
     fallen: Array  # iterates since the first misclassified one, itself included; 0: it stands
 
 
-def _mean(g: Callable[..., Tree], noise: Array, eot: int) -> Tree:
-    """The mean of g(key) over eot keys drawn from noise; g() itself when eot is 0."""
+def _ask(f: Callable[..., Array], x: Array, *keys: Array) -> Array:
+    """The logits; of a classifier that draws, with a key for every image."""
+    return alone(f, x, *keys) if keys else f(x)
+
+
+def _mean(g: Callable[..., Tree], noise: Array, i: Array | int, eot: int) -> Tree:
+    """The mean of g(keys) over eot draws of look i, every image's from its noise; g() if 0."""
     if not eot:
         return g()
-    keys = jax.random.split(noise, eot)
-    zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(g, keys[0]))
-
-    def add(carry):
-        i, total = carry
-        return i + 1, jax.tree.map(jnp.add, total, g(keys[i]))
-
-    return jax.tree.map(lambda total: total / eot, repeat(add, (jnp.array(0), zero), eot)[1])
+    return mean(g, draws(jax.vmap(jax.random.fold_in, (0, None))(noise, i), eot))
 
 
 def _unit(u, norm):
@@ -82,14 +82,14 @@ def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
     def inside(delta):
         return box(x, PROJECT[norm](delta, eps))
 
-    def climbed(x_adv, *key):
-        logits = f(x_adv, *key)
+    def climbed(x_adv, *keys):
+        logits = _ask(f, x_adv, *keys)
         value = _CLIMBED[loss](logits, *labels)
         return value.sum(), (value, logits)
 
     delta = move(s, i, _unit(s.u, norm), inside)
     look = partial(jax.grad(climbed, has_aux=True), x + delta)
-    u, (value, logits) = _mean(look, jax.random.fold_in(noise, i), eot)
+    u, (value, logits) = _mean(look, noise, i, eot)
 
     wrong = fooled(logits, labels[0])
     fallen = jnp.where(wrong | (s.fallen > 0), s.fallen + 1, 0)
@@ -103,8 +103,8 @@ def _settled(s: _State) -> Array:
 
 
 @partial(jax.jit, static_argnames="eot")
-def _clean(f, x, noise, *, eot):
-    return _mean(partial(f, x), noise, eot)
+def _clean(f, x, noise, i, *, eot):
+    return _mean(partial(_ask, f, x), noise, i, eot)
 
 
 @partial(jax.jit, static_argnames="norm")
@@ -118,7 +118,7 @@ def _boundary(keys, x, eps, norm):
 @partial(jax.jit, static_argnames="norm")
 def _begin(x, delta, lost, eps, norm):
     """Nothing known yet but the start, and which images were lost before it."""
-    delta = box(x, PROJECT[norm](jnp.asarray(delta, x.dtype), eps))
+    delta = box(x, PROJECT[norm](delta, eps))
     fallen = jnp.where(lost, SETTLE, jnp.zeros(len(x), int))
     return _State(**begin(delta, eps)._asdict(), adversarial=jnp.zeros_like(x), fallen=fallen)
 
@@ -129,17 +129,22 @@ def _found(x, s: _State) -> Array:
 
 
 def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
-    if norm not in NORMS:
-        raise ValueError(nearest("norm", norm, NORMS))
-    f, x, y = classifier(f), jnp.asarray(x), jnp.asarray(y)
+    gate.check_count("steps", steps)
+    if eot != 0:
+        gate.check_count("eot", eot)
+    key = jax.random.key(0) if eot else None
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm, key=key)
     keys = jax.vmap(jax.random.split)(per_image(rng, len(x)))
-    noise = keys[0, 1]
-    clean = _clean(f, x, jax.random.fold_in(noise, steps + 1), eot=eot)
+    noise = keys[:, 1]
+    clean = _clean(f, x, noise, steps + 1, eot=eot)
     labels = (y,)
     if rank is not None:
         check_rank(rank, clean.shape[-1])
         labels = (y, class_of_rank(clean, rank))
-    delta = _boundary(keys[:, 0], x, eps, norm) if start is None else jnp.asarray(start)
+    if start is None:
+        delta = _boundary(keys[:, 0], x, eps, norm)
+    else:
+        delta = gate.perturbation(start, x)
     s = _begin(x, delta, fooled(clean, y), eps, norm)
     args = (f, x, labels, eps, jnp.asarray(windows(steps)), noise)
     settings = {"loss": loss, "norm": norm, "eot": eot}
@@ -162,11 +167,10 @@ def apgd(
     """The misclassified iterate of `steps` steps up the loss; if none, the one of highest loss.
 
     `start` is a perturbation [B, H, W, C], None a random point on the boundary of the ball. An
-    image that f gets wrong comes back as it is. With `eot`, f is called as f(x, key), and its
-    logits, loss and gradient are means over that many keys, drawn from the first image's key.
+    image that f gets wrong comes back as it is. With `eot`, f is called as f(x, key) on one image
+    at a time, and its logits, loss and gradient are means over that many keys of the image's own.
     """
-    if loss not in LOSSES:
-        raise ValueError(nearest("loss", loss, LOSSES))
+    gate.word("loss", loss, LOSSES)
     settings = {"eps": eps, "steps": steps, "norm": norm, "start": start, "eot": eot}
     return _attack(rng, f, x, y, loss=loss, rank=None, **settings)
 

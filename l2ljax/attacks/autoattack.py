@@ -6,6 +6,9 @@
 f maps images [B, H, W, C] in [0, 1] to logits; x is NumPy, uint8 or float, and may be larger than
 the device: only one batch at a time is on it. Differs from the official code in one thing: what an
 image draws depends on its index alone, not on its batch mates or on which images fell before.
+
+`version="rand"` takes f(x, key), a classifier that draws, and calls it on one image at a time, each
+with its own key (under `vmap`): there too no result depends on the batch size.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +17,17 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 
+from l2ljax import gate
 from l2ljax.attacks import checks
 from l2ljax.attacks.apgd import apgd, apgd_targeted
-from l2ljax.attacks.cascade import CLEAN, ROUNDING, OnProgress, Run, State, cascade
+from l2ljax.attacks.cascade import CLEAN, OnProgress, Run, State, cascade, function_of_x
 from l2ljax.attacks.cw import MOST_STEPS
+from l2ljax.attacks.entrance import dataset
 from l2ljax.attacks.fab import fab_targeted
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.square import square
-from l2ljax.ball import NORMS
-from l2ljax.names import nearest
+from l2ljax.errors import InputError
 from l2ljax.types import Array
 
 
@@ -75,7 +78,12 @@ PARTS: dict[str, Callable[[Budget, int, int], list[Run]]] = {
         "fab-t", partial(fab_targeted, steps=budget.fab_steps), budget.fab_steps, budget, classes
     ),
     "square": lambda budget, classes, eot: [
-        Run("square", partial(square, queries=budget.square_queries), cost=budget.square_queries)
+        Run(
+            "square",
+            partial(square, queries=budget.square_queries),
+            cost=budget.square_queries,
+            gradient=False,
+        )
     ],
 }
 """The attacks by their official names: (budget, classes, eot) -> runs, one per target."""
@@ -86,7 +94,8 @@ class Result(NamedTuple):
 
     x_adv holds the image itself where none was found. `version` says what was run; a `quick`
     accuracy is an upper bound. `warnings` are the lines of `checks`; `refused` counts images that
-    true float32 misclassifies but that left the ball or the box or were not finite.
+    are misclassified but left the ball or the box or were not finite, `nan_gradient` those that
+    stand although their gradient is NaN or infinite (None: no attack followed one).
     """
 
     x_adv: np.ndarray
@@ -95,6 +104,7 @@ class Result(NamedTuple):
     version: str
     warnings: tuple[str, ...]
     refused: int
+    nan_gradient: int | None
 
 
 def autoattack(
@@ -111,23 +121,21 @@ def autoattack(
     state: State | None = None,
     on_progress: OnProgress | None = None,
     budget: Budget = OFFICIAL,
-    f32: Callable[..., Array] | None = None,
 ) -> Result:
     """x_adv, per-image robust flags, and the accuracy after each attack of the version or list.
 
     `state` is what `on_progress` was last given; with the same arguments the result is that of an
-    uninterrupted run. `f32` is the classifier in float32 where f itself computes in less.
+    uninterrupted run.
     """
-    if version not in VERSIONS:
-        raise ValueError(nearest("version", version, VERSIONS))
+    gate.word("version", version, VERSIONS)
     names = tuple(VERSIONS[version] if attacks is None else attacks)
-    x, y = _checked(x, y, eps, norm, batch_size)
-    f, eot = classifier(f), budget.eot if version == "rand" else 0
-    judge = f if f32 is None else classifier(f32)
-    if eot:
-        judge = Partial(_mean_logits, judge, jax.random.split(jax.random.fold_in(rng, EOT), eot))
+    gate.check_eps(eps, norm)
+    eot = budget.eot if version == "rand" else 0
+    x, y, classes = dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
+    f = classifier(f)
     sample = checks.first_batch(x, y, batch_size)
-    classes = checks.classes_of(judge, sample, y)
+    rows = np.resize(np.arange(sample.n), batch_size)
+    checks.check_finite(function_of_x(f, rng, jax.numpy.asarray(rows), eot), sample)
     runs = plan(names, budget, classes, eot=eot)
     warnings = () if eot else checks.before(f, sample, names, budget.targets)
     state = cascade(
@@ -142,29 +150,27 @@ def autoattack(
         keep=True,
         state=state,
         on_progress=on_progress,
-        f32=judge,
+        eot=eot,
     )
     accuracy = after_each(state, runs)
-    warnings += tuple(filter(None, [checks.square_helps(accuracy)]))
-    label = version if attacks is None else "+".join(names)
-    return Result(state.x_adv, state.robust, accuracy, label, warnings, state.refused)
-
-
-EOT = 0x656F74
-"""Keeps the keys of the judge of a random classifier apart from those of the attacks."""
-
-
-def _mean_logits(f, keys, x):
-    return sum(f(x, key) for key in keys) / len(keys)
+    warnings += tuple(filter(None, [checks.square_helps(accuracy)])) + checks.after(state)
+    return Result(
+        x_adv=state.x_adv,
+        robust=state.robust,
+        accuracy=accuracy,
+        version=version if attacks is None else "+".join(names),
+        warnings=warnings,
+        refused=state.refused,
+        nan_gradient=state.nan_gradient,
+    )
 
 
 def plan(names: Sequence[str], budget: Budget, classes: int, *, eot: int = 0) -> list[Run]:
     """The runs of those attacks in that order, one per target where an attack has targets."""
     for name in names:
-        if name not in PARTS:
-            raise ValueError(nearest("attack", name, PARTS))
+        gate.word("attack", name, PARTS)
         if eot and not name.startswith("apgd"):
-            raise ValueError(f"{name} cannot attack a classifier f(x, rng): rand has apgd alone")
+            raise InputError(f"{name} cannot attack a classifier f(x, rng): rand has apgd alone")
     return [run for name in names for run in PARTS[name](budget, classes, eot)]
 
 
@@ -173,26 +179,3 @@ def after_each(state: State, runs: Sequence[Run]) -> dict[str, float]:
     return {"clean": state.after(CLEAN)} | {
         run.name: state.after(number) for number, run in enumerate(runs)
     }
-
-
-def _checked(
-    x: np.ndarray, y: np.ndarray, eps: float, norm: str, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x), np.asarray(y)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be positive")
-    if norm not in NORMS:
-        raise ValueError(nearest("norm", norm, NORMS))
-    if not 0 < eps < np.inf or (norm == "linf" and eps > 1):
-        raise ValueError(f"eps={eps} is outside (0, 1]; pixels live in [0, 1]")
-    if x.ndim != 4 or not len(x):
-        raise ValueError(f"x must be images [N, H, W, C], N > 0; it is {list(x.shape)}")
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"y must be {len(x)} integer labels; it is {list(y.shape)} {y.dtype}")
-    if x.dtype != np.uint8:
-        if not np.issubdtype(x.dtype, np.floating):
-            raise ValueError(f"x must be uint8, or float in [0, 1]; it is {x.dtype}")
-        low, high = float(x.min()), float(x.max())
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise ValueError(f"images must lie in [0, 1]; they lie in [{low:g}, {high:g}]")
-    return x, y

@@ -1,18 +1,24 @@
 """What an evaluation must be told before its numbers mean anything: the official suite's flags.
 
-Every check returns one line, or None where there is nothing to say. They follow the `checks.py` of
-the official AutoAttack (github.com/fra31/auto-attack); none of them stops an evaluation.
+Every check returns one line, or None where there is nothing to say. Most follow the `checks.py` of
+the official AutoAttack (github.com/fra31/auto-attack); half precision, the layout of the images and
+what the cascade could not decide (`after`) are ours. None of them stops an evaluation.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
+from l2ljax.attacks.cascade import State
+from l2ljax.attacks.entrance import ask, looks_nchw
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import TINY, scale
+from l2ljax.errors import InputError
 from l2ljax.losses import dlr
 from l2ljax.types import Array
 
@@ -42,28 +48,53 @@ def first_batch(x: np.ndarray, y: np.ndarray, batch_size: int) -> Sample:
 
 
 @jax.jit
-def _logits(f, x):
-    return f(x)
-
-
-@jax.jit
 def _no_gradient(f, x, y):
     u = jax.grad(lambda x: dlr(f(x), y).sum())(x)
     return (u == 0).all(tuple(range(1, u.ndim)))
 
 
-def classes_of(f: Callable[[Array], Array], sample: Sample, y: np.ndarray) -> int:
-    """The number of classes, or a ValueError if f(x) is no [B, K] array of finite logits."""
-    f, (x, _, n) = classifier(f), sample
-    out = _logits.eval_shape(f, x)
-    if not hasattr(out, "shape") or len(out.shape) != 2 or len(x) != out.shape[0]:
-        raise ValueError(f"f(x) must be logits [{len(x)}, K] for {len(x)} images; it is {out}")
-    bad = int((~np.isfinite(np.asarray(_logits(f, x))[:n])).any(-1).sum())
+def check_finite(f: Callable[[Array], Array], sample: Sample) -> None:
+    """An InputError if f(x) is NaN or infinite for an image of the first batch."""
+    x, _, n = sample
+    bad = int((~np.isfinite(np.asarray(ask(classifier(f), x))[:n])).any(-1).sum())
     if bad:
-        raise ValueError(f"f(x) is NaN or infinite for {bad} of the first {n} images")
-    if out.shape[1] < 2 or not 0 <= int(y.min()) <= int(y.max()) < out.shape[1]:
-        raise ValueError(f"labels lie in {y.min()}..{y.max()}, and f has {out.shape[1]} classes")
-    return out.shape[1]
+        raise InputError(f"f(x) is NaN or infinite for {bad} of the first {n} images")
+
+
+HALF = ("bfloat16", "float16")
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def half_precision(f: Callable[[Array], Array], x: Any) -> str | None:
+    """Whether f computes a product in half precision, on images like x (an array or a shape).
+
+    An attack then ends on what rounding shows and float32 does not; its own images stand more often
+    than those of the same weights in float32 would.
+    """
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    for name in _halves(ask.trace(classifier(f), like).jaxpr.jaxpr):
+        return (
+            f"the classifier computes in {name}, which makes attacks weaker than they are: build "
+            "it with dtype=float32 to evaluate it, on the same weights"
+        )
+    return None
+
+
+def _halves(jaxpr: Any) -> Iterator[str]:
+    """The half types in which a program multiplies, programs inside programs included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in PRODUCTS:
+            types = {str(v.aval.dtype) for v in equation.invars}
+            yield from (name for name in HALF if name in types)
+        for inner in jaxprs_in_params(equation.params):
+            yield from _halves(inner)
+
+
+def layout(shape: tuple[int, ...]) -> str | None:
+    """Whether the channels of images [N, H, W, C] seem to stand where the height belongs."""
+    if looks_nchw(shape):
+        return f"x is {list(shape)}, which looks like NCHW: the attacks take it as NHWC"
+    return None
 
 
 def variation(f: Callable[[Array], Array], x: Array, y: Array) -> tuple[float, list[int]]:
@@ -88,7 +119,7 @@ def randomised(f: Callable[[Array], Array], sample: Sample) -> str | None:
 
 def probabilities(f: Callable[[Array], Array], sample: Sample) -> str | None:
     """Whether the outputs are probabilities: DLR and the margin need logits."""
-    z = np.asarray(_logits(classifier(f), sample.x), np.float64)
+    z = np.asarray(ask(classifier(f), sample.x), np.float64)
     if z.min() >= 0 and z.max() <= 1 and np.abs(z.sum(-1) - 1).max() < SUMS_TO_ONE:
         return "the outputs are probabilities, not logits: the softmax hides gradients"
     return None
@@ -132,13 +163,42 @@ def square_helps(accuracy: Mapping[str, float]) -> str | None:
     return None
 
 
+def after(state: State) -> tuple[str, ...]:
+    """What a cascade could not decide, or decided against a claim."""
+    lines = []
+    n, standing = len(state.fell), int(state.robust.sum())
+    if state.nan_logits:
+        lines.append(
+            f"the logits are NaN for {state.nan_logits} of {n} images without any attack: they "
+            "count as misclassified"
+        )
+    if state.refused:
+        lines.append(
+            f"{state.refused} claims of adversarial images were refused: they left the ball or the "
+            "box, or were not finite"
+        )
+    if state.nan_gradient:
+        lines.append(
+            f"{state.nan_gradient} of the {standing} images that stand have a gradient that is NaN "
+            "or infinite: no attack by gradient could move them, so they are not shown to be robust"
+        )
+    return tuple(lines)
+
+
+def tell(lines: Sequence[str]) -> None:
+    """One RuntimeWarning of all lines, from a function whose result has no place for them."""
+    if lines:
+        warnings.warn("; ".join(lines), RuntimeWarning, stacklevel=3)
+
+
 def before(
     f: Callable[[Array], Array], sample: Sample, names: Collection[str], targets: int
 ) -> tuple[str, ...]:
     """Every check that can be made on one batch before the attacks."""
     found = [randomised(f, sample), probabilities(f, sample)]
+    found += [half_precision(f, sample.x), layout(sample.x.shape)]
     if {"apgd-t", "fab-t"} & set(names):
-        found.append(few_classes(_logits.eval_shape(classifier(f), sample.x).shape[-1], targets))
+        found.append(few_classes(ask.eval_shape(classifier(f), sample.x).shape[-1], targets))
     if {"apgd-dlr", "apgd-t"} & set(names):
         found.append(zero_gradient(f, sample))
     return tuple(line for line in found if line is not None)

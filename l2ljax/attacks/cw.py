@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2ljax.attacks.loop import classifier, iterate
+from l2ljax import gate
+from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.loop import iterate
 from l2ljax.attacks.outcome import choose, fooled
 from l2ljax.attacks.pgd import begin
 from l2ljax.ball import PROJECT, box, size, steepest
@@ -68,7 +70,9 @@ def cw_margin(
     norm: str = "linf",
 ) -> Array:
     """PGD up -(Z_y - max_{t != y} Z_t + kappa)_+; of its iterates, the one of largest margin."""
-    f, x = classifier(f), jnp.asarray(x)
+    gate.check_count("steps", steps)
+    gate.check_positive("step_size", step_size)
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
     delta = begin(rng, x, start, eps=eps, norm=norm)
     carry = Best(delta, delta, jnp.full(len(x), -jnp.inf, x.dtype))
     args = (f, x, y, eps, step_size, kappa)
@@ -170,6 +174,7 @@ def cw_strict(
     x' = tanh(m + arctanh(2 x_prev - 1)) / 2 + 1/2. Images that are misclassified come back as they
     are. `steps` is a budget: an image that needs more counts as standing. rng is not used.
     """
-    f, x = classifier(f), jnp.asarray(x)
+    gate.check_count("steps", steps)
+    f, x, y = inputs(f, x, y, eps=eps)
     carry = _setup(f, x, y)
     return iterate(_strict_step, carry, f, x, y, eps, steps=steps, done=_finished).x_adv

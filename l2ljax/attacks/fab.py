@@ -21,11 +21,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from l2ljax import gate
+from l2ljax.attacks.entrance import inputs
 from l2ljax.attacks.hyperplane import least_move
-from l2ljax.attacks.loop import classifier, iterate
+from l2ljax.attacks.loop import iterate
 from l2ljax.attacks.outcome import check_rank, class_of_rank, fooled
-from l2ljax.ball import NORMS, box, size
-from l2ljax.names import nearest
+from l2ljax.ball import box, size
 from l2ljax.types import Array
 
 ALPHA_MAX = 0.1
@@ -114,11 +115,10 @@ def fab_targeted(
     perturbation `start`, None being x. An image that f gets wrong comes back as it is. Nothing is
     drawn: rng is there because every attack has one.
     """
-    if norm not in NORMS:
-        raise ValueError(nearest("norm", norm, NORMS))
-    f, x, y = classifier(f), jnp.asarray(x), jnp.asarray(y)
+    gate.check_count("steps", steps)
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm, unbounded=True)
     logits = _clean(f, x)
     check_rank(rank, logits.shape[-1])
-    start = jnp.zeros_like(x) if start is None else jnp.asarray(start, x.dtype)
+    start = jnp.zeros_like(x) if start is None else gate.perturbation(start, x)
     target, s = _begin(logits, x, y, rank, start)
     return _found(x, iterate(_step, s, f, x, y, target, steps=steps, norm=norm), eps)

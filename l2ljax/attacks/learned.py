@@ -22,12 +22,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from l2ljax import gate
 from l2ljax.attacker_input import input_gradient
+from l2ljax.attacks.entrance import classes_of, inputs
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import box, per_image, project
 from l2ljax.losses import ATTACK_LOSSES, plain_ell
-from l2ljax.names import nearest
 from l2ljax.types import Array, Ell, Solver, Tree, without_statistics
 
 
@@ -48,14 +50,13 @@ def learned(
 
     `scale` is for a solver that does not divide the gradient itself (`grad_norm="none"`).
     """
-    if loss not in ATTACK_LOSSES:
-        raise ValueError(nearest("loss", loss, ATTACK_LOSSES))
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale={scale} must be positive")
-    x = jnp.asarray(x)
+    gate.word("loss", loss, ATTACK_LOSSES)
+    if scale is not None:
+        gate.check_positive("scale", scale)
+    f, x, y = inputs(f, x, y, eps=eps)
     scale = jnp.asarray(1.0 if scale is None else scale, x.dtype)
     keys = per_image(rng, len(x))
-    return _solve(keys, classifier(f), x, y, eps, phi, phi_stats, scale, solver, loss)
+    return _solve(keys, f, x, y, eps, phi, phi_stats, scale, solver, loss)
 
 
 @partial(jax.jit, static_argnames=("solver", "loss"))
@@ -76,11 +77,14 @@ def _scaled(ell: Ell, scale: Array | float) -> Ell:
     return without_statistics(lambda theta, x: ell(theta, x) / scale)
 
 
-def gradient_scale(f: Callable[[Array], Array], x: Array, y: Array, *, loss: str = "ce") -> Array:
+def gradient_scale(
+    f: Callable[[Array], Array], x: Array | np.ndarray, y: Array | np.ndarray, *, loss: str = "ce"
+) -> Array:
     """max |grad_x ell| over one batch, by which "batch_max" divides there; 1 if there is none."""
-    if loss not in ATTACK_LOSSES:
-        raise ValueError(nearest("loss", loss, ATTACK_LOSSES))
-    return _largest(classifier(f), jnp.asarray(x), y, loss)
+    gate.word("loss", loss, ATTACK_LOSSES)
+    x = gate.images(x)
+    y = gate.labels(y, len(x), classes_of(f, x))
+    return _largest(classifier(f), x, y, loss)
 
 
 @partial(jax.jit, static_argnames="loss")

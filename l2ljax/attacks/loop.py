@@ -1,6 +1,8 @@
 """The loop of an attack: Python over one compiled step on the CPU backend, one program elsewhere.
 
 A convolution inside `fori_loop` is many times slower on CPU (github.com/jax-ml/jax/issues/12868).
+Inside a caller's own jit or vmap nobody can look whether a batch is finished, so that there an
+attack that may end early is one program on every backend.
 `step` is a jit at module level and everything it needs is an argument, the classifier too (as a
 `jax.tree_util.Partial`), so another set of weights costs no new compilation, here or there.
 """
@@ -10,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from l2ljax.types import Array, Tree
@@ -36,7 +39,8 @@ def iterate(
 
     `step` and `done` are functions at module level, static holds hashable settings.
     """
-    if jax.default_backend() != "cpu":
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, args)))
+    if jax.default_backend() != "cpu" or (traced and done is not None):
         settings = tuple(sorted(static.items()))
         return _compiled(step, done, settings, first, steps, carry, args)
     finished = None if done is None else jax.jit(done)

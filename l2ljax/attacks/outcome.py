@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from l2ljax.errors import InputError
 from l2ljax.types import Array, Tree
 
 
@@ -17,9 +18,9 @@ def class_of_rank(logits: Array, rank: Array | int) -> Array:
 
 
 def check_rank(rank: int, classes: int) -> None:
-    """A ValueError unless there is a class of that rank besides the top one."""
+    """An InputError unless there is a class of that rank besides the top one."""
     if not 2 <= rank <= classes:
-        raise ValueError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
+        raise InputError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
 
 
 def choose(which: Array, a: Tree, b: Tree) -> Tree:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from l2ljax.attacks.loop import classifier, iterate
-from l2ljax.ball import NORMS, PROJECT, STARTS, STARTS_L2, box, steepest
+from l2ljax import gate
+from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.loop import iterate
+from l2ljax.ball import PROJECT, STARTS, STARTS_L2, box, steepest
+from l2ljax.errors import InputError
 from l2ljax.losses import cross_entropy, dlr, hinge, kl, margin
-from l2ljax.names import nearest
 from l2ljax.types import Array
 
 LOSSES = {"ce": cross_entropy, "margin": margin, "hinge": hinge, "dlr": dlr}
@@ -44,13 +45,10 @@ def _cut(delta, x, eps, norm):
 
 def begin(rng: Array, x: Array, start: str | Array, *, eps: float, norm: str) -> Array:
     """The delta an attack begins at: a word of `STARTS` or the array given, cut to ball and box."""
-    if norm not in NORMS:
-        raise ValueError(nearest("norm", norm, NORMS))
     if isinstance(start, str):
-        if start not in STARTS:
-            raise ValueError(nearest("start", start, STARTS))
-        start = _draw(rng, x, eps, start, norm)
-    return _cut(jnp.asarray(start), x, eps, norm)
+        gate.word("start", start, STARTS)
+        return _cut(_draw(rng, x, eps, start, norm), x, eps, norm)
+    return _cut(gate.perturbation(start, x), x, eps, norm)
 
 
 @jax.jit
@@ -72,13 +70,14 @@ def pgd(
     norm: str = "linf",
 ) -> Array:
     """x + delta after `steps` steps of length `step_size`, inside the eps-ball and the box."""
-    if loss not in (known := [*LOSSES, "kl"]):
-        raise ValueError(nearest("loss", loss, known))
+    gate.word("loss", loss, [*LOSSES, "kl"])
     if loss == "kl" and isinstance(start, str) and start == "zero":
-        raise ValueError(
+        raise InputError(
             "loss 'kl' has no gradient at the image itself: start elsewhere than 'zero'"
         )
-    f, x = classifier(f), jnp.asarray(x)
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
+    gate.check_count("steps", steps)
+    gate.check_positive("step_size", step_size)
     delta = begin(rng, x, start, eps=eps, norm=norm)
     target = _log_softmax(f, x) if loss == "kl" else y
     args = (f, x, target, eps, step_size)

@@ -11,7 +11,7 @@
     a+b                     the worst of a and b for every image
     selection               pgm10+pgm10_margin, by which training selects its checkpoint
 
-A preset that names its protocol's radius is run at that radius.
+A preset that names its protocol's radius is run at that radius, in the l_inf ball alone.
 """
 
 import re
@@ -19,16 +19,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from l2ljax import gate
 from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS, Budget, plan
 from l2ljax.attacks.cascade import Run
 from l2ljax.attacks.cw import cw_margin, cw_strict
 from l2ljax.attacks.pgd import pgd
 from l2ljax.ball import NORMS
+from l2ljax.errors import InputError
 from l2ljax.names import nearest
 
 
 class Pgm(NamedTuple):
-    """PGM with restarts; eps None: the evaluation's own radius."""
+    """PGM with restarts; eps None: the evaluation's own radius, else a protocol's, in l_inf."""
 
     steps: int
     step: float
@@ -37,6 +39,11 @@ class Pgm(NamedTuple):
     restarts: int = 1
     eps: float | None = None
     relative: bool = True
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The balls it knows; a radius of its own is one of the l_inf ball."""
+        return NORMS if self.eps is None else ("linf",)
 
     def step_size(self, eps: float) -> float:
         """The step on the [0, 1] scale."""
@@ -69,6 +76,7 @@ class Parts(NamedTuple):
     names: tuple[str, ...]
     budget: Budget
     eps: float | None = None
+    norms: tuple[str, ...] = NORMS
 
     def runs(self, name: str, classes: int) -> list[Run]:
         """Named by their own names, so that the accuracy after each can be shown."""
@@ -106,14 +114,18 @@ class Attack(NamedTuple):
         return [run for name, part in self.parts for run in part.runs(name, classes)]
 
     def check_norm(self, norm: str) -> None:
-        """A ValueError if a part of it knows another ball only."""
+        """An InputError if the norm is unknown or a part of it knows another ball only."""
+        gate.check_norm(norm)
         for name, part in self.parts:
-            if isinstance(part, Play) and norm not in part.norms:
-                raise ValueError(f"attack {name!r} has no {norm} form: {', '.join(part.norms)}")
+            if norm not in part.norms:
+                raise InputError(f"attack {name!r} has no {norm} form: {', '.join(part.norms)}")
 
     def radius(self, eps: float) -> float:
-        """The radius this attack uses when the evaluation is at eps."""
-        return self.parts[0][1].eps or eps if self.parts else 0.0
+        """The radius this attack uses when the evaluation is at eps; 0 if it moves nothing."""
+        if not self.parts:
+            return 0.0
+        _, part = self.parts[0]
+        return eps if part.eps is None else part.eps
 
 
 PRESETS: dict[str, tuple[Part, ...]] = {
@@ -167,7 +179,7 @@ def _parts(name: str, budget: Budget, learned: Callable[[str], Part] | None) -> 
         return (learned(workdir),)
     match = _PGM.fullmatch(name)
     if match is None:
-        raise ValueError(nearest("attack", name, FORMS + ["learned:WORKDIR"] * bool(learned)))
+        raise InputError(nearest("attack", name, FORMS + ["learned:WORKDIR"] * bool(learned)))
     steps, loss = int(match["steps"]), match["loss"] or "ce"
     # The KL to the clean output has no gradient at the clean image itself.
     start = "zero" if match["restarts"] is None and loss != "kl" else "uniform"
@@ -178,14 +190,14 @@ def _parts(name: str, budget: Budget, learned: Callable[[str], Part] | None) -> 
 def parse(
     name: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
 ) -> Attack:
-    """The attack of that name, or a ValueError that says the nearest one.
+    """The attack of that name, or an InputError that says the nearest one.
 
     `learned` finds the attacker of a workdir; without it `learned:` is no attack.
     """
     names = name.split("+")
     parts = tuple((word, part) for word in names for part in _parts(word, budget, learned))
     if len({part.eps for _, part in parts}) > 1:
-        raise ValueError(f"attack {name!r} joins runs of different radii")
+        raise InputError(f"attack {name!r} joins runs of different radii")
     return Attack(name, parts, bounds="autoattack" if name == "autoattack_quick" else None)
 
 
@@ -196,5 +208,5 @@ def parse_all(
     given = [name.strip() for name in names.split(",") if name.strip()]
     attacks = [parse(name, budget=budget, learned=learned) for name in given]
     if not attacks:
-        raise ValueError("no attack named; try clean,fgsm,pgm10,pgm100x5")
+        raise InputError("no attack named; try clean,fgsm,pgm10,pgm100x5")
     return attacks

@@ -18,11 +18,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from l2ljax.attacks.loop import classifier, iterate
+from l2ljax import gate
+from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.loop import iterate
 from l2ljax.attacks.square_l2 import move_mass, place, tiles
-from l2ljax.ball import NORMS, PROJECT, box, per_image, project
+from l2ljax.ball import PROJECT, box, per_image, project
+from l2ljax.errors import InputError
 from l2ljax.losses import margin
-from l2ljax.names import nearest
 from l2ljax.types import Array
 
 P_INIT = 0.8
@@ -116,7 +118,7 @@ def _linf(x: Array, delta: Array, d: Draws, k: Array, eps: Array) -> Array:
 def _l2(x: Array, delta: Array, d: Draws, k: Array, eps: Array) -> Array:
     """The mass of both windows and what the ball still allows go into the first."""
     if d.row2 is None or d.col2 is None or d.turned is None:
-        raise ValueError("draws for l2 need row2, col2 and turned")
+        raise InputError("draws for l2 need row2, col2 and turned")
     lengths = sides(x.shape[1:], "l2")
     side = jnp.array(lengths)[k]
     window = _inside(d.row, d.col, side, x)
@@ -186,14 +188,14 @@ def square(
 
     An image that is misclassified as it is comes back as it is. `start` is a perturbation.
     """
-    if norm not in NORMS:
-        raise ValueError(nearest("norm", norm, NORMS))
+    gate.check_count("queries", queries)
+    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
     if draws is not None:
         draws = jax.tree.map(jnp.asarray, draws)
         short = min(len(a) for a in jax.tree.leaves(draws))
         if short < queries:
-            raise ValueError(f"draws are of {short} steps, and queries={queries}")
-    f, x = classifier(f), jnp.asarray(x)
+            raise InputError(f"draws are of {short} steps, and queries={queries}")
+    start = None if start is None else gate.perturbation(start, x)
     keys = per_image(rng, len(x))
     best = _first(f, x, y, eps, keys, start, norm=norm)
     args = (f, x, y, eps, keys, draws)

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from l2ljax import gate
+from l2ljax.attacks.entrance import dataset
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import per_image, scale
-from l2ljax.losses import cross_entropy, plain_ell
+from l2ljax.losses import ATTACK_LOSSES, cross_entropy, plain_ell
 from l2ljax.masking.limits import LIMITS
 from l2ljax.masking.own_attacker import as_attack
 from l2ljax.masking.subject import Play, Subject
@@ -61,6 +63,10 @@ def respond(
 
     The solver scales the gradient by the image ("per_example_max", "sign"), as the attack does.
     """
+    gate.word("loss", loss, ATTACK_LOSSES)
+    gate.check_eps(eps)
+    gate.check_count("epochs", epochs)
+    x, y, _ = dataset(f, x, y, batch_size=batch_size)
     f, opt, n = classifier(f), tx.init(phi), min(batch_size, len(x))
     for epoch in range(epochs):
         key = jax.random.fold_in(rng, epoch)

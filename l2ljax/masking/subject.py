@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from l2ljax import gate
+from l2ljax.attacks import checks
 from l2ljax.attacks.autoattack import OFFICIAL, Budget
 from l2ljax.attacks.cascade import CLEAN, STANDS, Run, batches, cascade, start
+from l2ljax.attacks.entrance import ask, classes_of, dataset
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.specs import parse
 from l2ljax.ball import per_image, scale
@@ -37,10 +40,8 @@ class Subject(NamedTuple):
 
     def classes(self) -> int:
         """How many classes f tells apart."""
-        images = jax.ShapeDtypeStruct(
-            (min(self.batch_size, len(self.x)), *self.x.shape[1:]), "float32"
-        )
-        return outputs.eval_shape(self.f, images).shape[-1]
+        n = min(self.batch_size, len(self.x))
+        return classes_of(self.f, jax.ShapeDtypeStruct((n, *self.x.shape[1:]), np.float32))
 
     def accuracy(self, attack: str) -> float:
         """Robust accuracy under the attack of that name, in per cent."""
@@ -74,7 +75,10 @@ def _play(s: Subject, runs: Sequence[Run], rows: np.ndarray) -> np.ndarray:
     state = start(s.x, keep=False)
     state = state._replace(run=0, fell=np.where(rows, STANDS, CLEAN).astype(state.fell.dtype))
     settings = {"eps": s.eps, "norm": "linf", "batch_size": s.batch_size, "state": state}
-    return cascade(s.rng, s.f, s.x, s.y, runs, **settings).robust
+    state = cascade(s.rng, s.f, s.x, s.y, runs, **settings)
+    # Gradients that are NaN have a check of their own.
+    checks.tell(checks.after(state._replace(nan_gradient=None)))
+    return state.robust
 
 
 def subject(
@@ -93,7 +97,8 @@ def subject(
     `budget` is how long the parts of AutoAttack try; `known` has what stood after attacks that
     were made before, by name.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    gate.check_eps(eps)
+    x, y, _ = dataset(f, x, y, batch_size=batch_size)
     given = {name: np.asarray(flags, bool) for name, flags in (known or {}).items()}
 
     @cache
@@ -118,4 +123,4 @@ def _right(f, x, y):
 @jax.jit
 def outputs(f: Callable[[Array], Array], x: Array, y: Array | None = None) -> Array:
     """f(x), as `Subject.each` asks for it."""
-    return f(x)
+    return ask(f, x)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from l2ljax import gate
 from l2ljax.ball import box
 from l2ljax.losses import cross_entropy, margin
 from l2ljax.masking.subject import Subject
@@ -45,6 +46,8 @@ def _plane(f, x, y, keys, eps, ticks):
 
 def surface(s: Subject, *, reach: float, points: int) -> Surface:
     """Values at points x points places, from -reach eps to reach eps both ways, cut to the box."""
+    gate.check_positive("reach", reach)
+    gate.check_count("points", points)
     ticks = np.linspace(-reach, reach, points, dtype=np.float32)
     found = s.each(_plane, s.eps, ticks, rng=jax.random.fold_in(s.rng, 3))
     grid = found.reshape(len(s.x), points, points, 2)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from l2ljax.attacks.entrance import dataset
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.pgd import pgd
 from l2ljax.masking.limits import LIMITS
@@ -25,10 +26,11 @@ def transfer(s: Subject, siblings: Sequence[Callable[[Array], Array]]) -> Check:
     A sibling is any other classifier of the same images: another seed, another method.
     """
     white, everything = s.stood(WHITE_BOX), s.stood("clean")
-    left = [
-        s.after(partial(_on_sibling, sibling=classifier(sibling)), everything).mean()
-        for sibling in siblings
-    ]
+    left = []
+    for sibling in siblings:
+        dataset(sibling, s.x, s.y, batch_size=s.batch_size)
+        play = partial(_on_sibling, sibling=classifier(sibling))
+        left.append(s.after(play, everything).mean())
     gap = white.mean() - min(left)
     why = f"{WHITE_BOX} {100 * white.mean():.1f} %, made on a sibling {100 * min(left):.1f} %"
     return judge("transfer", LIMITS["transfer"], 100 * gap, why, round(gap * len(white)))
