@@ -83,7 +83,10 @@ def opened(options: dict[str, Any]) -> tuple[Nets, str]:
     n = options["num_examples"]
     x, y = np.concatenate([data.x_test, data.x_val]), np.concatenate([data.y_test, data.y_val])
     frozen = game.frozen(*weights), freeze(game.f)(*weights)
-    model = f"{config['model']}, {config['method']} on {config['dataset']}, eps = {config['eps']}"
+    model = (
+        f"{config['model']}, {config['epochs']} epochs of {config['method']} on "
+        f"{config['dataset']}, eps = {config['eps']}"
+    )
     return Nets(*frozen, x[:n], y[:n], check_eps(config["eps"]), options["batch_size"]), model
 
 
@@ -179,6 +182,7 @@ def bench(given: dict[str, Any]) -> int:
         "command": command("bf16_attacks.py", given),
         "eps": nets.eps,
         "images": len(nets.x),
+        "seeds": options["seeds"],
         "model": model,
         "rows": rows,
         "made_with": describe(),
@@ -220,7 +224,8 @@ def _about(report: dict[str, Any]) -> str:
     worst = {way: max(row["lost"][way][2] for row in rows) for way in ("bfloat16", "evaluate.py")}
     verdict = "holds" if worst["evaluate.py"] <= LIMIT else "FAILS"
     return (
-        f"{report['model']}, trained in bfloat16, {report['images']} images. Robust accuracy, and "
+        f"{report['model']}, trained in bfloat16; {report['images']} images, {report['seeds']} "
+        f"seeds of what draws (all but {', '.join(DRAW_NOTHING)}). Robust accuracy, and "
         "by how many points it is above that of the attack called by itself on the same weights in "
         "float32, with 95 % intervals over images. `bfloat16`: the search asks the bfloat16 net, "
         "float32 judges what it returns, as evaluate.py did before; `evaluate.py`: as it does now, "
