@@ -17,6 +17,7 @@ from l2ljax.ball import scale
 from l2ljax.data import Dataset
 from l2ljax.evaluate import robust
 from l2ljax.parallel import agree
+from l2ljax.streams import stream
 from l2ljax.types import State
 
 TRAINING_IMAGES = 1000
@@ -46,7 +47,7 @@ class Validation:
         """Which of the images withstand the attack."""
         size = self.layout.full(min(self.options["eval_batch"], len(x)))
         return robust(
-            jax.random.fold_in(self.rng, 1),
+            stream(self.rng, "validation"),
             f,
             x,
             y,
@@ -82,7 +83,7 @@ class Validation:
         if not measures or n == 0:
             return {}
         x, y = scale(jnp.asarray(x[:n])), jnp.asarray(y[:n])
-        key, values = jax.random.fold_in(self.rng, 2), {}
+        key, values = stream(self.rng, "diagnostics"), {}
         for measure in measures:
             values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}
         return values

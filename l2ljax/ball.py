@@ -61,9 +61,10 @@ def steepest(u: Array, norm: str) -> Array:
     if norm == "linf":
         d = jnp.sign(u)
     else:
-        top = size(u, "linf")
-        d = u / jnp.where(top == 0, 1.0, top)
-        d = d / jnp.maximum(size(d, "l2"), TINY)
+        for norm in ("linf", "l2"):
+            length = size(u, norm)
+            u = u / jnp.where(length == 0, 1.0, length)
+        d = u
     return jnp.where(jnp.isnan(d), 0.0, d)
 
 

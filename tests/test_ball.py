@@ -150,3 +150,27 @@ def test_noise_may_leave_the_box_and_the_uniform_start_is_what_is_inside():
     drawn = ball.noise(rng, x, 0.2)
     assert -0.2 <= float(drawn.min()) < -0.1 and 0.1 < float(drawn.max()) <= 0.2
     np.testing.assert_array_equal(ball.uniform(rng, x, 0.2), jnp.maximum(drawn, 0))
+
+
+def test_the_box_does_not_push_a_pixel_that_lies_outside_it():
+    x = jnp.array([3.0, 3.0, -2.0, -2.0, 0.5])
+    delta = jnp.array([0.1, -0.1, 0.1, -0.1, 0.1])
+    np.testing.assert_allclose(ball.box(x, delta), [0.0, -0.1, 0.1, 0.0, 0.1])
+
+
+def test_the_l2_ball_has_finite_slopes_at_zero():
+    """A learned attacker of the l2 ball may well put out a perturbation of exactly zero."""
+    zero, weights = jnp.zeros((2, 3, 3, 1)), jnp.arange(18.0).reshape(2, 3, 3, 1)
+    for g in (
+        lambda d: ball.size(d, "l2").sum(),
+        lambda d: (weights * ball.project_l2(d, 0.5)).sum(),
+        lambda d: (weights * ball.steepest(d, "l2")).sum(),
+    ):
+        slope = np.asarray(jax.grad(g)(zero))
+        assert np.isfinite(slope).all() and np.abs(slope).max() < 1e3
+    np.testing.assert_allclose(ball.size(weights, "l2").ravel(), np.sqrt([204, 1581]), rtol=1e-6)
+
+
+def test_a_step_in_radii_follows_the_radius_and_a_number_does_not():
+    assert ball.length(ball.Radii(1.25), 0.1) == 0.125
+    assert ball.length(0.02, 0.1) == 0.02

@@ -1,5 +1,7 @@
 """The step against finite differences, against the formulas written plainly, and its order."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,14 @@ from games import (
     seen_by,
     small_net,
 )
-from l2ljax.bilevel import Player, init_state, make_step, turns
+from l2ljax.ball import Radii
+from l2ljax.bilevel import Player, init_state, make_step, outside, turns
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.methods import METHODS
-from l2ljax.types import Inner, Solver, no_phi
+from l2ljax.models import make_classifier
+from l2ljax.solvers import n_fgsm, pgm
+from l2ljax.types import Inner, Method, Solver, no_phi
 
 LR = 0.1
 ASCENT = optax.sgd(LR)
@@ -359,3 +364,52 @@ def test_statistics_go_from_part_to_part_and_the_step_counts_once():
     average = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema, after.theta)
     chex.assert_trees_all_close(after.ema, average, atol=1e-6)
     assert int(after.step) == 1
+
+
+def test_a_train_loss_of_ones_own_needs_no_metrics():
+    """The step records the loss itself, with or without a word from the training loss."""
+    f, theta, stats = small_net()
+    x, y = images()
+
+    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
+        logits, theta_stats = f(theta, theta_stats, x + inner.delta)
+        return cross_entropy(logits, y).mean(), theta_stats, {}
+
+    attacker = SmoothAttacker()
+    solver = method_of("grad_l2l", attacker).solver
+    for order in ("simultaneous", "alternating"):
+        method = Method(solver, ATTACK_LOSSES["ce"], train_loss, True, order)
+        state = init_state(KEY, theta, stats, method, SGD, SGD, x)
+        _, metrics = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))(state, (x, y), KEY)
+        assert float(metrics["theta/loss"]) > 0 and float(metrics["phi/loss"]) > 0
+
+
+def test_passes_of_one_step_draw_different_dropout_masks():
+    f, theta, stats = dropout_net()
+    x, _ = images()
+    seeing = outside(f, "update", KEY)
+    first, second = (seeing(theta, stats, x, draw)[0] for draw in (0, 1))
+    assert bool((first != second).any())
+    assert bool((first == seeing(theta, stats, x)[0]).all())
+
+
+def dropout_net():
+    net = make_classifier("small_cnn", 10, width=1 / 16)
+    theta, stats = initialise(net, KEY, images()[0])
+    # Its last layer starts at zero.
+    theta = jax.tree.map(lambda w: w + 0.1, theta)
+    return functional(net), theta, stats
+
+
+def test_a_step_in_radii_follows_a_radius_that_is_warmed_up():
+    x, y = images(classes=3)
+    theta, _ = initialise(SmoothClassifier(), KEY, x)
+    ell = ATTACK_LOSSES["ce"](seen_by(functional(SmoothClassifier())), theta, {}, x, y)
+    given = keys(8), theta, {}, {}, ell, x, y
+    for solver in (functools.partial(pgm, 3), functools.partial(n_fgsm, 1.0)):
+        start = {"start": "uniform"} if solver.func is pgm else {}
+        relative = solver(step_size=Radii(0.25), **start).solve
+        number = solver(step_size=0.025 * EPS, **start).solve
+        for eps, same in ((0.1 * EPS, True), (EPS, False)):
+            found = [solve(*given, eps=eps, train=True).delta for solve in (relative, number)]
+            assert bool(jnp.allclose(*found, atol=1e-7)) is same

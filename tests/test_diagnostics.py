@@ -120,3 +120,18 @@ def test_the_share_of_the_ball_does_not_depend_on_its_size():
     small, large = diagnosis(jnp.tanh, eps=0.01), diagnosis(jnp.tanh, eps=0.2)
     for name in ("mean_abs_delta", "at_bound", "sign_agreement", "saturation"):
         np.testing.assert_allclose(small[name], large[name], rtol=1e-5)
+
+
+def test_a_solver_that_does_not_tell_its_tanh_has_the_other_measures():
+    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
+        return Inner(eps * jnp.sign(input_gradient(ell, theta, x)[0]))
+
+    method = Method(
+        Solver(no_phi, solve), ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous"
+    )
+    step = jnp.zeros((), jnp.int32)
+    state = State(step, step, W, {}, (), {}, {}, (), {}, {})
+    values = make_diagnose(linear, method)(KEY, state, X, Y, EPS)
+    left_out = {"attacker/sign_agreement", "attacker/saturation"}
+    assert set(values) == {f"attacker/{name}" for name in NAMES} - left_out
+    assert values["attacker/adequacy"] == pytest.approx(1.0, abs=1e-5)

@@ -226,3 +226,19 @@ def test_the_cosine_is_per_example_and_safe_for_zero_and_for_tiny_vectors():
     exact(
         lambda a: losses.cosine(a, b[:1]), (a[:1],), order=1, modes=("rev",), atol=1e-2, rtol=1e-2
     )
+
+
+@pytest.mark.parametrize(
+    "train_loss, draws", [(losses.trades(1.0, 0.0), [0, 1]), (losses.clean_mix(1.0, 0.0), [0, 1])]
+)
+def test_each_pass_of_a_loss_has_a_dropout_mask_of_its_own(train_loss, draws):
+    seen = []
+
+    def f(theta, stats, x, draw=0):
+        seen.append(draw)
+        return x.reshape(len(x), -1)[:, :3], stats
+
+    x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
+    train_loss(None, f, None, None, {}, x, Inner(jnp.zeros_like(x)), jnp.asarray(Y), eps=0.1)
+    # The second pass that TRADES makes over the clean images gives the logits of the first.
+    assert seen[:2] == draws and set(seen) == {0, 1}
