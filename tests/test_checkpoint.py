@@ -50,6 +50,7 @@ def make_state(seed=0, width=4):
         phi_stats={},
         opt_phi=optax.adam(1e-3).init(phi),
         ema={"half": jnp.full((3,), 1.5, jnp.bfloat16), "mask": jnp.array([True, False])},
+        ema_stats={},
     )
 
 

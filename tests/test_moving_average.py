@@ -1,17 +1,22 @@
 """The moving average is a model: its own statistics serve it as well as newly computed ones."""
 
+from collections import namedtuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from games import method_of, small_net
 from l2ljax.attacks import parse
 from l2ljax.bilevel import decay_at, init_state, make_step
+from l2ljax.checkpoint import CheckpointError, Checkpoints, fingerprint
 from l2ljax.data import load, scale
 from l2ljax.evaluate import freeze, robust
 from l2ljax.functional import functional, initialise
 from l2ljax.models import make_classifier
+from l2ljax.types import State
 
 EPS, DECAY, STEPS, SEEDS = 0.1, 0.99, 200, range(5)
 SGD = optax.sgd(0.1, 0.9)
@@ -80,3 +85,20 @@ def test_the_decay_is_warmed_up_to_what_was_asked_for():
         0.99,
         0.99,
     ]
+
+
+def test_a_checkpoint_of_before_loads_unless_it_lacks_the_averages(tmp_path):
+    """A state had no averaged statistics once: a run without an average has lost nothing."""
+    Before = namedtuple("Before", State._fields[:-1])
+    f, theta, stats = small_net()
+    x, method = jnp.zeros((2, 8, 8, 1)), method_of("plain")
+    for ema in (False, True):
+        state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x, ema=ema)
+        with Checkpoints(tmp_path / str(ema)) as checkpoints:
+            checkpoints.save(3, Before(*state[:-1]), {})
+            if not ema:
+                found, _, step = checkpoints.restore(state)
+                assert step == 3 and fingerprint(found) == fingerprint(state)
+                continue
+            with pytest.raises(CheckpointError, match="ema_stats/.* is absent there"):
+                checkpoints.restore(state)
