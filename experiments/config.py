@@ -80,7 +80,9 @@ GAME = [
     Flag("ga_lambda", float, "GradAlign: weight of the penalty; on CIFAR its authors' rule"),
     Flag("label_smoothing", float, "share of the label spread over all classes"),
     Flag(
-        "craft_bn", ("batch", "update", "eval"), "theta's BatchNorm mode while the attack is made"
+        "craft_bn",
+        ("batch", "update", "eval"),
+        "theta's BatchNorm while the attack is made: the batch's own, the same and kept, running",
     ),
     Flag("on_overfitting", ON_OVERFITTING, "when PGD-10 accuracy collapses under FGSM's"),
 ]
