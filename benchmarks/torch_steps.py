@@ -83,11 +83,12 @@ def _grad(x, y, see, slope, g, eps, step_size, steps):
 
 
 def _two_step(x, y, see, slope, g, eps, step_size, steps):
-    delta = _box(x, eps * g(see(x, y)))
+    first = eps * g(see(x, y))
+    delta = _box(x, first)
     # The second call sees the moved image itself, through which phi's gradient passes.
     seen = see((x + delta).detach(), y)
     a = torch.cat([x + delta, seen[:, x.shape[1] :]], 1)
-    return _box(x, (delta + eps * g(a)).clamp(-eps, eps))
+    return _box(x, (first + eps * g(a)).clamp(-eps, eps))
 
 
 METHODS = {"plain": _none, "pgm": _pgm, "grad_l2l": _grad, "two_step_l2l": _two_step}

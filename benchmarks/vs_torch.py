@@ -115,6 +115,9 @@ def _differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, f
     # The very same pixels for both: signs make a step feel the last bit of an image.
     x = np.asarray(scale(jnp.asarray(data.x_train))).astype(jnp.result_type(float))
     y = data.y_train
+    # A loop hands statistics on, and they have to go in as wide as they come out.
+    wide = jax.tree.map(lambda a: a.astype(x.dtype), (state.theta_stats, state.phi_stats))
+    state = state._replace(theta_stats=wide[0], phi_stats=wide[1])
     with jax.default_matmul_precision("highest"):
         after, _ = jax.jit(game.step)(state, (x, y), jax.random.key(0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
