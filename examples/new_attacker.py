@@ -14,9 +14,8 @@ import numpy as np
 import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
-from l2ljax.bilevel import evaluating
 from l2ljax.data import load, scale
-from l2ljax.losses import ATTACK_LOSSES, adversarial
+from l2ljax.losses import ATTACK_LOSSES, adversarial, plain_ell
 from l2ljax.models import make_classifier
 from l2ljax.solvers import grad_l2l
 
@@ -47,7 +46,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
 
     @jax.jit
     def losses(theta, phi, x, y):
-        ell = method.attack_loss(evaluating(f, stats), theta, stats, x, y)
+        ell = plain_ell("ce", lambda x: f(theta, stats, x, "eval")[0], x, y)
         found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
         return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
 

@@ -3,9 +3,8 @@
     python examples/new_attacker_input.py
 
 A is a function (x, y, theta, ell) -> [B, H, W, C], ell: whatever the attacker should see of the
-classifier goes there. `ell(theta, x)` is the loss per image with all else bound in. By
-`input_gradient` A is a constant to both players. It also returns the ell that has looked: under
-`craft_bn="update"` that ell carries the BatchNorm statistics of its passes.
+classifier goes there. By `input_gradient` it is a constant to both players. The ell that it returns
+has looked: under `craft_bn="update"` it carries the BatchNorm statistics of those passes.
 """
 
 import flax.linen as nn

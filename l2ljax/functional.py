@@ -120,7 +120,7 @@ def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
     averages. Dropout draws from the rng that f is given; without one, and in eval mode, the model
     is deterministic. The model itself is not changed.
     """
-    from flax import nnx  # costs a second, and most users need linen alone
+    from flax import nnx  # most users need linen alone
 
     if not isinstance(model, nnx.Module):
         raise InputError(f"{type(model).__name__} is no flax.nnx model: use functional")

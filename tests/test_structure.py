@@ -14,7 +14,7 @@ from l2ljax.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 
 TIERS = (
-    ("types", "ball", "errors", "gate", "names"),
+    ("types", "ball", "errors", "gate", "names", "streams"),
     (
         "attacker_input",
         "auto_pgd",
@@ -54,7 +54,7 @@ WHERE = {
     "matplotlib": (),
     "tensorflow": (),
     "torch": (),
-    "flax": ("attacks", "imitation", "models"),
+    "flax": ("attacks", "functional", "imitation", "models"),
     "gymnax": ("imitation",),
     "jax.sharding": ("parallel",),
     "absl.flags": (),
