@@ -2,10 +2,12 @@
 
 Made for `interpolation.toward_partner`, whose ell = -L: phi climbs it through `gain`, while theta
 learns on a constant delta. One attacker pass serves both players: the simultaneous order of play.
+What the attacker sees is the gradient of L itself, as in the authors' code, and not that of ell.
 The noise before the first call is a part of delta, and cut to the box only after that call. The
 ball is applied once, at the end, as in the authors' code: between two calls only the box is.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,13 +17,14 @@ from l2ljax.attacker_input import AttackerInput, example_input
 from l2ljax.ball import box, noise, project
 from l2ljax.functional import functional, initialise
 from l2ljax.inner_loop import repeat
-from l2ljax.types import Inner, Solver
+from l2ljax.types import Array, Ell, Inner, Solver, Tree
 
 
 def interp(attacker: Any, A: AttackerInput, steps: int) -> Solver:
     """d_{t+1} = box(d_t + eps g([x + d_t, u(x + d_t)])), d_0 ~ U(-eps, eps); delta = Pi(d_K).
 
-    gain = mean_i ell(theta, x_i + delta_i), where the attacker trains; theta is a constant in it.
+    u is the gradient of L. gain = mean_i ell(theta, x_i + delta_i), where the attacker trains;
+    theta is a constant in it.
     """
     g = functional(attacker)
 
@@ -30,17 +33,25 @@ def interp(attacker: Any, A: AttackerInput, steps: int) -> Solver:
 
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         def step(carry):
-            delta, phi_stats, ell, _ = carry
-            a, ell = A(x + delta, y, theta, ell)
+            delta, phi_stats, L, _ = carry
+            a, L = A(x + delta, y, theta, L)
             out, phi_stats = g(phi, phi_stats, a, "update" if train else "eval")
-            return box(x, delta + eps * out), phi_stats, ell, out
+            return box(x, delta + eps * out), phi_stats, L, out
 
-        carry = noise(rng, x, eps), phi_stats, ell, jnp.zeros_like(x)
-        delta, phi_stats, ell, out = repeat(step, carry, steps)
+        carry = noise(rng, x, eps), phi_stats, _negative(ell), jnp.zeros_like(x)
+        delta, phi_stats, L, out = repeat(step, carry, steps)
         delta, gain = project(delta, eps), 0.0
         if train:
-            loss, ell = ell.look(stop_gradient(theta), x + delta)
-            gain = loss.mean()
-        return Inner(stop_gradient(delta), gain, phi_stats, ell.stats, aux={"tanh": out})
+            distance, L = L.look(stop_gradient(theta), x + delta)
+            gain = -distance.mean()
+        return Inner(stop_gradient(delta), gain, phi_stats, L.stats, aux={"tanh": out})
 
     return Solver(init, solve)
+
+
+def _negative(ell: Ell) -> Ell:
+    def loss(theta: Tree, stats: Tree, x: Array, draw: Array | int) -> tuple[Array, Tree]:
+        value, stats = ell.loss(theta, stats, x, draw)
+        return -value, stats
+
+    return dataclasses.replace(ell, loss=loss)
