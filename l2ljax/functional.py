@@ -105,7 +105,7 @@ class Functional:
         variables = {"params": theta, **stats}
 
         def apply(**more: Any) -> Any:
-            return _served(module, mode, lambda: module.apply(variables, x, **keywords, **more))
+            return _served(module, mode, x, lambda: module.apply(variables, x, **keywords, **more))
 
         if not train or not stats:
             return apply(), stats
@@ -141,7 +141,7 @@ def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
         called = nnx.merge(graphs[train], theta, fresh, stats)
         _, keywords = _switched(called, train)
         keywords |= _asked(called, features)
-        out = _served(called, mode, lambda: called(x, **keywords))
+        out = _served(called, mode, x, lambda: called(x, **keywords))
         if mode != "update":
             return out, stats
         *_, moved = nnx.split(called, nnx.Param, nnx.RngState, ...)
@@ -237,7 +237,11 @@ def _needs_key(module: Any, mode: Mode) -> str:
     return f"{name} draws random numbers in mode {mode!r}: give f a key, f(..., rng=key)"
 
 
-def _served(module: Any, mode: Mode, call: Callable[[], Any]) -> Any:
+def _shapes(x: Any) -> str:
+    return " and ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(x))
+
+
+def _served(module: Any, mode: Mode, x: Array, call: Callable[[], Any]) -> Any:
     """What the call returns; what it cannot serve, in one line that says how to write it."""
     name = type(module).__name__
     try:
@@ -250,7 +254,9 @@ def _served(module: Any, mode: Mode, call: Callable[[], Any]) -> Any:
         flax.errors.ScopeCollectionNotFound,
     ) as error:
         said = " ".join(str(error).split()).partition(" (http")[0]
-        raise InputError(f"theta or its statistics are not those of this {name}: {said}") from None
+        raise InputError(
+            f"theta and its statistics are not those of this {name} for inputs {_shapes(x)}: {said}"
+        ) from None
     except NameError as error:
         if "axis name" not in str(error):
             raise

@@ -133,7 +133,7 @@ class Wide(nn.Module):
 
 def test_weights_of_another_model_are_refused_in_one_line():
     theta, stats = initialise(Wide(), KEY, X)
-    with pytest.raises(ValueError, match="not those of this Train: .*shape") as raised:
+    with pytest.raises(ValueError, match="not those of this Train for inputs .*shape") as raised:
         functional(Train())(theta, stats, X, "eval")
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="not those of this Train"):

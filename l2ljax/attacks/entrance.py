@@ -38,7 +38,8 @@ def classes_of(f: Callable[..., Array], x: Any, *key: Array) -> int:
     try:
         out = ask.eval_shape(classifier(f), like, *key)
     except (TypeError, ValueError, ScopeParamShapeError) as error:
-        if isinstance(error, (InputError, jax.errors.JAXTypeError)):
+        told = isinstance(error, InputError) and not looks_nchw(like.shape)
+        if told or isinstance(error, jax.errors.JAXTypeError):
             raise
         raise InputError(_fails(like, str(error))) from error
     return gate.check_logits(out, x.shape[0])
