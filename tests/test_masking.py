@@ -402,7 +402,7 @@ def test_the_report_prints_every_check_and_what_was_not_made(tmp_path, capsys):
     config = configuration.resolve({"dataset": "digits", **flags})
     game = make_game(config, DIGITS)
     state = game.init(0)
-    saved = Saved(config, DIGITS, game, state, state.theta, {}, 0)
+    saved = Saved(config, DIGITS, game, state, state.theta, state.theta_stats, {}, 0)
     settings = {"eps": EPS, "batch_size": 10, "seed": 0, "response_epochs": 1, "budget": SMALL}
     picture = tmp_path / "surface.png"
     report = masking_report(saved, X[:10], Y[:10], **settings, picture=picture)
