@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from l2ljax.ball import length
 from l2ljax.data import DataError
 from options import (
     Flag,
@@ -212,10 +213,10 @@ class TestEveryScript:
     [("0.01", 0.01), ("2/255", 2 / 255), ("1.25eps", 0.25), ("1/2eps", 0.1), ("1eps", 0.2)],
 )
 def test_a_step_is_a_number_or_a_multiple_of_the_radius(text, number):
-    assert step_size(text, 0.2) == pytest.approx(number)
+    assert length(step_size(text), 0.2) == pytest.approx(number)
 
 
 @pytest.mark.parametrize("text", ["eps", "1.25 radii", "1epsilon", "eps1.25", ""])
 def test_what_is_no_step_is_refused(text):
     with pytest.raises(UsageError, match="is no"):
-        step_size(text, 0.2)
+        step_size(text)
