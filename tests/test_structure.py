@@ -14,7 +14,7 @@ from l2ljax.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 
 TIERS = (
-    ("types", "ball", "errors", "gate", "names"),
+    ("types", "ball", "errors", "gate", "names", "streams"),
     (
         "attacker_input",
         "auto_pgd",
@@ -27,7 +27,7 @@ TIERS = (
         "schedules",
     ),
     ("solvers",),
-    ("attacks", "bilevel", "imitation", "methods", "two_terms"),
+    ("attacks", "bilevel", "imitation", "methods", "step_input", "two_terms"),
     ("__init__",),
     (
         "checkpoint",
