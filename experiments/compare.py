@@ -22,7 +22,10 @@ import numpy as np
 import evaluate
 import train
 from comparison_page import page
+from l2ljax.attacks import parse_all
+from l2ljax.attacks.specs import Pgm
 from l2ljax.methods import METHODS
+from l2ljax.names import word
 from options import Flag, UsageError, defaults, parse, run_main
 from runtime import describe
 from workdir import write_json
@@ -61,13 +64,28 @@ def compare(given: dict[str, Any]) -> int:
     """Train, attack, write."""
     options = defaults(FLAGS) | given
     methods, seeds = options["methods"].split(","), options["seeds"].split(",")
+    for method in methods:
+        word("method", method, METHODS)
+    train.seeds_of(options["seeds"])
+    for name, listed in (("methods", methods), ("seeds", seeds)):
+        if len(set(listed)) < len(listed):
+            raise UsageError(f"--{name}={options[name]} names one twice")
+    # A trained attacker is opened by evaluate.py; here it is enough that its name is one.
+    parse_all(options["attacks"], learned=lambda workdir: Pgm(1, 1.0, "zero"))
+    for name in ("draws", "num_examples"):
+        if options[name] is not None and options[name] <= 0:
+            raise UsageError(f"--{name}={options[name]} must be positive")
     if options["against"] not in methods:
         raise UsageError(f"--against={options['against']} is not among --methods")
     pairs = [tuple(pair.split(":")) for pair in options["pairs"].split(",") if pair]
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(methods):
             raise UsageError(f"--pairs: {':'.join(pair)} is no A:B of two of --methods")
-    if parse(train.FLAGS, shlex.split(options["flags"])).get("val_size") == 0:
+    further = parse(train.FLAGS, _words(options["flags"]))
+    taken = {"method", "dataset", "seeds", "recipe", "workdir", "data_dir"} & further.keys()
+    if taken:
+        raise UsageError(f"--flags: --{min(taken)} is compare.py's own to set")
+    if further.get("val_size") == 0:
         raise UsageError("--flags: --val_size=0 holds out no validation images to choose by")
     found = _search(options["search"], options["trials"], methods)
     root, runs = pathlib.Path(options["workdir"]), {}
@@ -86,6 +104,13 @@ def compare(given: dict[str, Any]) -> int:
     out.with_suffix(".md").write_text(page(report))
     print(f"{page(report)}\nwritten to {out}.md and {out}.json")
     return 0
+
+
+def _words(flags: str) -> list[str]:
+    try:
+        return shlex.split(flags)
+    except ValueError as error:
+        raise UsageError(f"--flags={flags}: {error}") from None
 
 
 def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: dict[str, Any]):

@@ -22,6 +22,7 @@ from options import UsageError, check_eps
 from pictures import figures_or_none
 from report import attack_eps
 from saved import Saved, images_of, open_run, restore
+from workdir import check_output
 
 
 class Evaluation(NamedTuple):
@@ -66,6 +67,10 @@ def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> E
         raise UsageError(f"--masking_report looks at the l_inf ball, not at --norm={norm}")
     for sibling in siblings(options):
         configuration.read(sibling)  # one that is no run is refused before anything is attacked
+    output = pathlib.Path(options["output"] or workdir / "evaluation.json")
+    check_output("output", output)
+    if options["save_adversarials"]:
+        check_output("save_adversarials", pathlib.Path(options["save_adversarials"]))
     text = options["eps"] or config["eps"]
     saved = restore(workdir, options["which"], config, data, game)
     weights = saved.theta, saved.theta_stats
@@ -81,7 +86,7 @@ def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> E
         budget,
         check_eps(text, norm),
         text,
-        pathlib.Path(options["output"] or workdir / "evaluation.json"),
+        output,
     )
 
 

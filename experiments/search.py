@@ -170,9 +170,15 @@ def search(given: dict[str, Any]) -> int:
     method = options["method"]
     if method not in SPACES:
         raise UsageError(f"--method={method} has no search space; {', '.join(SPACES)} have")
+    for name, least in (("trials", 1), ("seed", 0)):
+        if options[name] < least:
+            raise UsageError(f"--{name}={options[name]} must be {least} or above")
     prepare("user")
     out = pathlib.Path(options["out"])
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
     path = out / f"{method}.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     data = load("digits")

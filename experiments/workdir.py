@@ -52,6 +52,14 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+def check_output(flag: str, path: pathlib.Path) -> None:
+    """A UsageError unless a file of that name can be written; said before the work is done."""
+    if path.is_dir():
+        raise UsageError(f"--{flag}={path} is a folder: give the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--{flag}={path} cannot be written: there is no such folder to write in")
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Written whole or not at all."""
     partial = path.with_name(path.name + ".partial")

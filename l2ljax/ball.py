@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from l2ljax.errors import InputError
 from l2ljax.names import word
+from l2ljax.streams import as_keys
 from l2ljax.types import Array
 
 NORMS = ("linf", "l2")
@@ -73,11 +75,19 @@ def box(x: Array, delta: Array) -> Array:
 
     Where a pixel of x itself lies outside, delta may not lead further out.
     """
+    if delta.shape != x.shape:
+        raise InputError(
+            f"the perturbation is of the shape {list(delta.shape)}, the images of {list(x.shape)}: "
+            "an attacker must return one number for every pixel and channel"
+        )
     return lax.clamp(jnp.minimum(-x, 0), delta, jnp.maximum(1 - x, 0))
 
 
 def per_image(rng: Array, rows: Array | int) -> Array:
     """One key per image: fold_in(rng, row), for so many rows or for these; keys pass through."""
+    rng = as_keys(rng)
+    if rng.ndim > 1 or (rng.ndim == 1 and isinstance(rows, int) and len(rng) != rows):
+        raise InputError(f"rng holds keys {list(rng.shape)}: pass one key, or one for each image")
     if rng.ndim == 1:
         return rng
     rows = jnp.arange(rows) if isinstance(rows, int) else rows

@@ -17,11 +17,12 @@ from jax.lax import pmean, stop_gradient
 
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.errors import InputError
-from l2ljax.functional import MODES, Functional, pass_again
-from l2ljax.gate import check_eps, check_images, check_logits, images, labels
+from l2ljax.functional import MODES, Functional, check_apply, pass_again
+from l2ljax.gate import check_count, check_eps, check_images, check_logits, images, labels
 from l2ljax.inner_loop import repeat
 from l2ljax.names import word
-from l2ljax.streams import stream
+from l2ljax.step_input import check_players, check_state
+from l2ljax.streams import one_key, stream
 from l2ljax.types import Apply, Array, Method, Mode, Seeing, State, Tree
 
 ORDERS = ("simultaneous", "alternating")
@@ -42,8 +43,12 @@ def turns(method: Method, phi_steps: int, craft_bn: Mode) -> list[Turn]:
     """The moves of one step, in order: the paper's Algorithm 2, or the loop of its code."""
     word("order", method.order, ORDERS)
     word("craft_bn", craft_bn, MODES)
-    if phi_steps < 1:
-        raise InputError(f"phi_steps={phi_steps} must be at least 1")
+    check_count("phi_steps", phi_steps)
+    if phi_steps > 1 and not (method.learns and method.order == "alternating"):
+        raise InputError(
+            f"phi_steps={phi_steps}: only order='alternating' of a method that learns takes "
+            "several steps of phi"
+        )
     if not method.learns or method.order == "simultaneous":
         return [Turn(True, method.learns, craft_bn, train_attacker=True, outer="update")]
     descend = Turn(True, False, craft_bn, train_attacker=False, outer="update")
@@ -86,6 +91,8 @@ def init_state(
     the caller's alone.
     """
     check_images(x)
+    check_players(method, tx_theta, tx_phi)
+    rng = one_key(rng)
     phi, phi_stats = method.solver.init(rng, x)
     zero = jnp.zeros((), jnp.int32)
     theta, theta_stats = jax.tree.map(jnp.copy, (theta, theta_stats))
@@ -149,12 +156,13 @@ def make_step(
     players move once, while BatchNorm and the attacker's batch maximum see a part at a time. `cut`
     lays a part over devices (`parallel.Layout.cut`).
     """
+    check_players(method, tx_theta, tx_phi)
+    check_apply(f)
     solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
     if not callable(eps):
         check_eps(eps)
-    if accumulate < 1:
-        raise InputError(f"accumulate={accumulate} must be at least 1")
-    if not 0 <= ema_decay < 1:
+    check_count("accumulate", accumulate)
+    if isinstance(ema_decay, str) or not 0 <= ema_decay < 1:
         raise InputError(f"ema_decay={ema_decay} must lie in [0, 1)")
     if axis_name is not None:
         _check_reduces(f, axis_name)
@@ -219,8 +227,14 @@ def make_step(
     def step(
         state: State, batch: tuple[Array, Array], rng: Array
     ) -> tuple[State, dict[str, Array]]:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(f"a batch is (x, y), images and labels, and no {type(batch).__name__}")
         x = images(batch[0])
         y = labels(batch[1], len(x))
+        check_state(state, tx_theta, tx_phi, bool(ema_decay))
+        if len(x) % accumulate:
+            raise InputError(f"accumulate={accumulate} does not divide a batch of {len(x)} images")
+        rng = one_key(rng)
         key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
         rows = batch_rows(len(x), axis_name, accumulate)
         radius = jnp.asarray(eps(state.step) if callable(eps) else eps, x.dtype)

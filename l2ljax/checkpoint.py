@@ -17,14 +17,16 @@ differs.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
+from l2ljax.gate import check_count
 from l2ljax.manifest import Leaf, fingerprint, flatten, nest, pack, write_manifest
+from l2ljax.names import word
 from l2ljax.reader import (
     CheckpointError,
     first_process,
@@ -38,6 +40,7 @@ from l2ljax.types import Tree
 __all__ = ["CheckpointError", "Checkpoints", "Kind", "fingerprint", "restore_any"]
 
 Kind = Literal["last", "best", "best_ema", "good"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What orbax and TensorStore raise when a disk is full or a folder is not writable.
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
@@ -58,6 +61,7 @@ class Checkpoints:
         report: Callable[[str], None] = logging.warning,
     ):
         """Of the run in `workdir`; `keep` counts the newest ones kept in `last`."""
+        check_count("keep", keep)
         self._folder = _root(workdir)
         self._keep: dict[Kind, int] = {"last": keep, "best": 1, "best_ema": 1, "good": 1}
         self._report = report
@@ -72,6 +76,9 @@ class Checkpoints:
         equal. What went wrong in the background is raised by the kind's next `save`, by `wait` and
         by `close`.
         """
+        word("kind", kind, KINDS)
+        if isinstance(step, float) or step < 0:
+            raise CheckpointError(f"step={step} must be a whole number, 0 or above")
         self._wait(kind)
         leaves = jax.device_get(flatten(state))
         manifest = write_manifest(step, leaves, state, notes)
@@ -99,6 +106,7 @@ class Checkpoints:
 
         `abstract` (from `jax.eval_shape`) gives the structure; bits come back as they were saved.
         """
+        word("kind", kind, KINDS)
         self.wait()
         wanted = {path: Leaf(str(x.dtype), tuple(x.shape)) for path, x in flatten(abstract).items()}
         found = newest_intact(self._folder / kind, self._report, wanted)
@@ -169,6 +177,7 @@ def restore_any(
 
     Fields of named tuples become keys, and so do positions ("0", "1"); empty subtrees are {}.
     """
+    word("kind", kind, KINDS)
     quieten_orbax()
     found = newest_intact(_root(workdir) / kind, report, wanted=None)
     if found is None:
@@ -180,7 +189,12 @@ def restore_any(
 
 def _root(workdir: str | Path) -> Path:
     # orbax takes no relative path.
-    return Path(workdir).absolute() / "checkpoints"
+    workdir = Path(workdir).absolute()
+    if workdir.exists() and not workdir.is_dir():
+        raise CheckpointError(f"{workdir} is a file: give the folder of a run")
+    if any((workdir / kind).is_dir() for kind in KINDS):
+        raise CheckpointError(f"{workdir} holds the checkpoints themselves: give {workdir.parent}")
+    return workdir / "checkpoints"
 
 
 def _brief(error: BaseException) -> str:

@@ -7,16 +7,15 @@ say where a number is not what it seems.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.tree_util import Partial
 
 from l2ljax.attacks import checks
 from l2ljax.attacks.cascade import CLEAN, Run, State, cascade
 from l2ljax.attacks.entrance import dataset
-from l2ljax.attacks.specs import Attack
+from l2ljax.attacks.specs import Attack, check_attack
 from l2ljax.types import Apply, Array, Tree
 
 OnBatch = Callable[[Attack, list[Run], State], None]
@@ -89,17 +88,14 @@ def robust(
     `share` cuts a batch over devices. A restart has the same draws in every run, so that a union is
     never above any of its parts. What `evaluate` puts into `Result.warnings` is a RuntimeWarning.
     """
+    check_attack(attack)
     attack.check_norm(norm)
     x, y, classes = dataset(f, x, y, batch_size=batch_size)
     sizes = {"batch_size": batch_size, "share": share}
     state = cascade(rng, f, x, y, attack.runs(classes), eps=eps, norm=norm, **sizes)
-    checks.tell([*_of_classifier(f, x, batch_size), *checks.after(state)])
+    of_classifier = checks.of_classifier(f, checks.first_batch(x, y, batch_size), norm)
+    checks.tell([*of_classifier, *checks.after(state)])
     return state.robust
-
-
-def _of_classifier(f: Callable[[Array], Array], x: np.ndarray, batch_size: int) -> list[str]:
-    line = checks.half_precision(f, jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), np.float32))
-    return [] if line is None else [line]
 
 
 def evaluate(
@@ -123,10 +119,13 @@ def evaluate(
     it is kept up to date, so that the caller can save it from `on_batch`.
     """
     begun = {} if begun is None else begun
+    listed: list[Any] = [attacks] if isinstance(attacks, (str, Attack)) else list(attacks)
+    for attack in listed:
+        check_attack(attack)
     x, y, classes = dataset(f, x, y, batch_size=batch_size)
-    of_classifier = _of_classifier(f, x, batch_size)
+    of_classifier = checks.of_classifier(f, checks.first_batch(x, y, batch_size), norm)
     results = []
-    for attack in attacks:
+    for attack in listed:
         attack.check_norm(norm)
         runs = attack.runs(classes)
         state, seconds = begun.get(attack.name, (None, {}))
@@ -162,10 +161,15 @@ def evaluate(
                 _after(state, runs, clock.seconds),
                 state,
                 attack.bounds,
-                (*of_classifier, *checks.after(state)),
+                (*of_classifier, *checks.after(state), *_at_chance(state, y, classes)),
             )
         )
     return results
+
+
+def _at_chance(state: State, y: np.ndarray, classes: int) -> list[str]:
+    line = checks.at_chance(state, y, classes)
+    return [] if line is None else [line]
 
 
 class _Clock:

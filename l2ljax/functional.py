@@ -15,10 +15,12 @@ from typing import Any
 import flax.errors
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from l2ljax.errors import InputError
 from l2ljax.names import word
+from l2ljax.streams import one_key
 from l2ljax.types import Apply, Array, Mode, Seeing, Tree
 
 MODES = ("eval", "batch", "update")
@@ -46,6 +48,11 @@ def functional(module: Any) -> Apply:
     random stream; without one this package's networks leave dropout out. features=True gives what
     the last layer sees, in place of the logits, from a module that takes this keyword.
     """
+    return Functional(_check_module(module))
+
+
+def _check_module(module: Any) -> Any:
+    """The module, if it is one of flax.linen and no class."""
     if isinstance(module, type):
         raise InputError(f"{module.__name__} is a class: pass a module, {module.__name__}(...)")
     if not (callable(module) and hasattr(module, "init") and hasattr(module, "apply")):
@@ -53,12 +60,15 @@ def functional(module: Any) -> Apply:
             f"{type(module).__name__} has no init and apply: functional takes flax.linen modules; "
             "for a flax.nnx model there is functional_nnx"
         )
-    return Functional(module)
+    return module
 
 
 def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     """theta, stats from a key and a batch of the right shape; stats = {} without BatchNorm."""
-    module, keywords = _switched(module, train=False)
+    module, keywords = _switched(_check_module(module), train=False)
+    rng = one_key(rng)
+    if isinstance(x, tuple) and all(isinstance(side, int) for side in x):
+        raise InputError(f"x is the shape {x}: pass a batch of images, such as jnp.zeros({x})")
 
     def init(rng: Array, x: Array) -> dict[str, Tree]:
         return dict(module.init(rng, x, **keywords))
@@ -95,6 +105,7 @@ class Functional:
     ) -> tuple[Array, Tree]:
         """Logits, or the features before them, and statistics in one of the three modes."""
         word("mode", mode, MODES)
+        _check_trees(theta, stats, x)
         _check_switch(self.module, stats)
         train = mode != "eval"
         module, keywords = _switched(self.module, train)
@@ -148,6 +159,40 @@ def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
         return out, nnx.to_pure_dict(moved)
 
     return f, theta, stats
+
+
+def _check_trees(theta: Tree, stats: Tree, x: Any) -> None:
+    """An InputError unless theta and stats are parts of a module's variables, and x is of floats.
+
+    A whole dict of variables as `stats` would win over theta without a word.
+    """
+    for name, tree in (("theta", theta), ("stats", stats)):
+        if not isinstance(tree, Mapping):
+            raise InputError(
+                f"{name} is a {type(tree).__name__}: call f(theta, stats, x, mode) with "
+                "theta, stats = initialise(module, key, x)"
+            )
+        if "params" in tree:
+            raise InputError(
+                f"{name} is the whole dict of variables: theta is variables['params'], and stats "
+                "is the rest of it"
+            )
+    if isinstance(x, (jax.Array, np.ndarray)) and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"x is {x.dtype}: a network takes floats in [0, 1], as gate.images(x)")
+
+
+def check_apply(f: Any) -> None:
+    """An InputError unless f can be called as f(theta, stats, x, mode, rng)."""
+    if callable(f) and not hasattr(f, "apply"):
+        try:
+            inspect.signature(f).bind("theta", "stats", "x", "eval", "rng")
+            return
+        except TypeError:
+            pass
+    raise InputError(
+        f"f is a {type(f).__name__} and must be f(theta, stats, x, mode, rng) -> logits, stats: "
+        "functional(module) makes one"
+    )
 
 
 def pass_again(f: Seeing, theta: Tree, x: Array, before: Tree, after: Tree, later: Tree) -> Tree:

@@ -67,7 +67,9 @@ def check_images(x: Any, name: str = "x") -> None:
     """
     shape, dtype = _shape_and_dtype(x, name)
     if len(shape) != 4:
-        hint = ": add the batch axis, x[None]" if len(shape) == 3 else ""
+        grey = len(shape) == 3 and shape[-1] not in (1, 3, 4)
+        hint = f": add the batch axis, {name}[None]" if len(shape) == 3 else ""
+        hint = f": of grey images add the channel, {name}[..., None]" if grey else hint
         raise InputError(f"{name} must be images [N, H, W, C]; its shape is {list(shape)}{hint}")
     if 0 in shape:
         raise InputError(f"{name} holds no pixel: its shape is {list(shape)}")
@@ -96,13 +98,15 @@ def check_images(x: Any, name: str = "x") -> None:
 def images(x: Any, name: str = "x") -> Array:
     """x as a float array in [0, 1], checked; uint8 becomes float32 / 255."""
     check_images(x, name)
-    x = jnp.asarray(x)
+    x = jnp.asarray(native(x))
     return x if x.dtype in (jnp.float32, jnp.float64) else scale(x)
 
 
 def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array:
     """y as an array of n class indices below `classes`, checked."""
     shape, dtype = _shape_and_dtype(y, name)
+    if shape == (n, 1):
+        raise InputError(f"{name} has the shape [{n}, 1]: pass class indices [{n}], {name}[:, 0]")
     if len(shape) == 2 and shape[0] == n:
         raise InputError(
             f"{name} has the shape {list(shape)}, as one-hot labels have: pass class indices [N], "
@@ -119,7 +123,14 @@ def labels(y: Any, n: int, classes: int | None = None, name: str = "y") -> Array
             shifted = low < 0 or (low >= 1 and high == classes)
             hint = ": classes count from 0" if shifted else ""
             raise InputError(f"{name} reaches from {low} to {high}{known}{hint}")
-    return jnp.asarray(y)
+    return jnp.asarray(native(y))
+
+
+def native(x: Any) -> Any:
+    """x in this machine's byte order, which a NumPy array from a file may not have."""
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        return x.astype(x.dtype.newbyteorder("="))
+    return x
 
 
 def perturbation(start: Any, x: Array) -> Array:
@@ -143,7 +154,7 @@ def check_count(name: str, value: Any) -> None:
     try:
         count = operator.index(value)
     except TypeError:
-        raise InputError(f"{name}={value!r} must be a whole number above 0") from None
+        raise InputError(f"{name}={_shown(value)} must be a whole number above 0") from None
     if count < 1 or isinstance(value, bool):
         raise InputError(f"{name}={value} must be a whole number above 0")
 
@@ -157,7 +168,13 @@ def check_positive(name: str, value: Any) -> None:
     except (TypeError, ValueError):
         number = np.nan
     if not 0 < number < np.inf:
-        raise InputError(f"{name}={value!r} must be a number above 0")
+        raise InputError(f"{name}={_shown(value)} must be a number above 0")
+
+
+def _shown(value: Any) -> str:
+    """How a value is written in a line: an array by its shape."""
+    shape = getattr(value, "shape", ())
+    return f"an array {list(shape)}" if shape else repr(value)
 
 
 def check_norm(norm: str) -> None:
@@ -178,7 +195,9 @@ def check_eps(eps: Any, norm: str = "linf", *, unbounded: bool = False) -> None:
     try:
         value = float(eps)
     except (TypeError, ValueError):
-        raise InputError(f"eps={eps!r} is no number: pass one radius, such as 8 / 255") from None
+        raise InputError(
+            f"eps={_shown(eps)} is no number: pass one radius, such as 8 / 255"
+        ) from None
     if np.isinf(value) and value > 0 and unbounded:
         return
     if not 0 < value < np.inf:
@@ -216,6 +235,10 @@ def check_logits(out: Any, n: int) -> int:
 def _shape_and_dtype(x: Any, name: str) -> tuple[tuple[int, ...], Any]:
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise InputError(f"{name} is a {type(x).__name__}: pass a NumPy or JAX array")
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array: pass a plain one, {name}.filled()")
+    if not isinstance(x.dtype, np.dtype):
+        raise InputError(f"{name} is a {type(x).__name__} of {x.dtype}: pass {name}.numpy()")
     return tuple(x.shape), x.dtype
 
 

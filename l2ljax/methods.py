@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 from l2ljax import solvers
 from l2ljax.attacker_input import image_and_gradient
+from l2ljax.ball import Radii
 from l2ljax.bilevel import ORDERS
 from l2ljax.errors import InputError
+from l2ljax.gate import check_count, check_positive
 from l2ljax.grad_align import grad_align
 from l2ljax.interpolation import interpolated, toward_partner
 from l2ljax.losses import ATTACK_LOSSES, TrainLoss, adversarial, clean, clean_mix, trades
@@ -256,6 +258,7 @@ def make_method(
     lacking += ["attacker"] if row.network and attacker is None else []
     if lacking:
         raise InputError(f"method {name} needs {', '.join(lacking)}")
+    _check_numbers(settings | {"smoothing": smoothing})
     if "attack_loss" in row.takes:
         word("attack_loss", settings["attack_loss"], ATTACK_LOSSES)
     shared = {"attacker": attacker, "smoothing": smoothing, "axis_name": axis_name, "remat": remat}
@@ -269,6 +272,20 @@ def make_method(
             f"{_elsewhere(row)}"
         )
     return Method(solver, row.attack_loss(s), row.train_loss(s), row.learns, order, row.probe)
+
+
+def _check_numbers(settings: dict[str, Any]) -> None:
+    """An InputError where a count is no count, a step no length, clean_mix no bool."""
+    for name in {"inner_steps", "rnn_hidden"} & settings.keys():
+        check_count(name, settings[name])
+    for name in {"inner_step", "bat_step"} & settings.keys():
+        step = settings[name]
+        check_positive(name, step.number if isinstance(step, Radii) else step)
+    if "clean_mix" in settings:
+        word("clean_mix", settings["clean_mix"], (False, True))
+    alpha = settings["smoothing"]
+    if not isinstance(alpha, (int, float)) or not 0 <= alpha < 1:
+        raise InputError(f"smoothing={alpha!r} must be a number in [0, 1)")
 
 
 def _elsewhere(row: Row) -> str:

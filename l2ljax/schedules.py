@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import optax
 
+from l2ljax.errors import InputError
+from l2ljax.gate import check_count, check_eps, check_positive
+from l2ljax.names import nearest
 from l2ljax.types import Array
 
 SCHEDULES = ("constant", "piecewise", "cyclic", "cosine")
@@ -25,6 +28,12 @@ def learning_rate(
     cyclic is linear from 0 to the peak at the fraction peak_at of the run, and back to 0 (Wong et
     al. 2020, Fast-BAT); cosine falls from the peak to 0.
     """
+    check_positive("epochs", epochs)
+    check_count("steps_per_epoch", steps_per_epoch)
+    if isinstance(peak, str) or not 0 <= peak < float("inf"):
+        raise InputError(f"the learning rate {peak!r} must be a number, 0 or above")
+    if not 0 < peak_at <= 1:
+        raise InputError(f"peak_at={peak_at} is a share of the run and must lie in (0, 1]")
     total = max(1, round(epochs * steps_per_epoch))
     if kind == "constant":
         return optax.constant_schedule(peak)
@@ -41,11 +50,14 @@ def learning_rate(
         return optax.join_schedules([up, down], [top])
     if kind == "cosine":
         return optax.cosine_decay_schedule(peak, total)
-    raise ValueError(f"unknown schedule {kind!r}: known are {', '.join(SCHEDULES)}")
+    raise InputError(nearest("schedule", str(kind), SCHEDULES))
 
 
 def radius(eps: float, *, warmup_epochs: float, steps_per_epoch: int) -> Callable[[Array], Array]:
     """eps, or eps times the fraction of the warm-up that is over."""
+    check_eps(eps)
+    if warmup_epochs < 0:
+        raise InputError(f"warmup_epochs={warmup_epochs} must not be negative")
     steps = round(warmup_epochs * steps_per_epoch)
 
     def schedule(step: Array) -> Array:
@@ -70,12 +82,19 @@ def optimiser(
 
     clip > 0 bounds the gradient's global norm first.
     """
+    for name, value in (("weight_decay", weight_decay), ("clip", clip)):
+        if not value >= 0:
+            raise InputError(f"{name}={value} must not be negative")
+    if momentum is None or not 0 <= momentum < 1:
+        raise InputError(f"momentum={momentum} must lie in [0, 1)")
+    if isinstance(schedule, str):
+        raise InputError(f"schedule={schedule!r} is text: pass learning_rate({schedule!r}, ...)")
     if kind == "adam":
         rule = optax.adam(schedule, b1=momentum, b2=b2)
     elif kind in ("sgd", "nesterov"):
         rule = optax.sgd(schedule, momentum=momentum, nesterov=kind == "nesterov")
     else:
-        raise ValueError(f"unknown optimiser {kind!r}: known are {', '.join(OPTIMISERS)}")
+        raise InputError(nearest("optimiser", str(kind), OPTIMISERS))
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     bound = optax.clip_by_global_norm(clip) if clip else optax.identity()
     return optax.chain(bound, decay, rule)

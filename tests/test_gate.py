@@ -214,8 +214,9 @@ def test_a_mistake_inside_the_classifier_is_not_mistaken_for_one_of_shapes():
     def on_numpy(x):
         return np.asarray(x)
 
-    with pytest.raises(jax.errors.TracerArrayConversionError):
+    with pytest.raises(ValueError, match="write it in jax.numpy") as info:
         alone("pgd", on_numpy)
+    assert isinstance(info.value.__cause__, jax.errors.TracerArrayConversionError)
 
 
 def test_the_scale_of_a_learned_attack_checks_its_images():

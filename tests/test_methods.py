@@ -130,8 +130,8 @@ def test_a_misspelt_word_is_refused_where_the_step_is_made(changes, line):
         ({"eps": 8.0}, "8 means 8 / 255"),
         ({"eps": "8/255"}, "is text"),
         ({"eps": -0.1}, "above 0"),
-        ({"phi_steps": 0}, "phi_steps=0 must be at least 1"),
-        ({"accumulate": 0}, "accumulate=0 must be at least 1"),
+        ({"phi_steps": 0}, "phi_steps=0 must be a whole number above 0"),
+        ({"accumulate": 0}, "accumulate=0 must be a whole number above 0"),
         ({"ema_decay": 1.0}, "ema_decay=1.0 must lie in"),
     ],
 )

@@ -27,7 +27,7 @@ TIERS = (
         "schedules",
     ),
     ("solvers",),
-    ("attacks", "bilevel", "imitation", "methods", "two_terms"),
+    ("attacks", "bilevel", "imitation", "methods", "step_input", "two_terms"),
     ("__init__",),
     (
         "checkpoint",

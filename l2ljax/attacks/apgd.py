@@ -192,5 +192,6 @@ def apgd_targeted(
 
     A rank below 2 or above the number of classes is an error: the caller says how many to try.
     """
+    gate.check_count("rank", rank)
     settings = {"eps": eps, "steps": steps, "norm": norm, "start": start, "eot": eot}
     return _attack(rng, f, x, y, loss="targeted", rank=rank, **settings)

@@ -28,6 +28,7 @@ from l2ljax.attacks.fab import fab_targeted
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.square import square
 from l2ljax.errors import InputError
+from l2ljax.streams import one_key
 from l2ljax.types import Array
 
 
@@ -128,6 +129,9 @@ def autoattack(
     uninterrupted run.
     """
     gate.word("version", version, VERSIONS)
+    rng = one_key(rng)
+    if attacks is not None and (isinstance(attacks, str) or not attacks):
+        raise InputError(f"attacks={attacks!r} must be a list, such as ['apgd-ce', 'square']")
     names = tuple(VERSIONS[version] if attacks is None else attacks)
     gate.check_eps(eps, norm)
     eot = budget.eot if version == "rand" else 0
@@ -137,7 +141,7 @@ def autoattack(
     rows = np.resize(np.arange(sample.n), batch_size)
     checks.check_finite(function_of_x(f, rng, jax.numpy.asarray(rows), eot), sample)
     runs = plan(names, budget, classes, eot=eot)
-    warnings = () if eot else checks.before(f, sample, names, budget.targets)
+    warnings = () if eot else checks.before(f, sample, names, budget.targets, norm)
     state = cascade(
         rng,
         f,
@@ -153,7 +157,9 @@ def autoattack(
         eot=eot,
     )
     accuracy = after_each(state, runs)
-    warnings += tuple(filter(None, [checks.square_helps(accuracy)])) + checks.after(state)
+    found = [checks.square_helps(accuracy), *checks.after(state)]
+    found.append(checks.at_chance(state, y, classes))
+    warnings += tuple(line for line in found if line is not None)
     return Result(
         x_adv=state.x_adv,
         robust=state.robust,
@@ -167,6 +173,10 @@ def autoattack(
 
 def plan(names: Sequence[str], budget: Budget, classes: int, *, eot: int = 0) -> list[Run]:
     """The runs of those attacks in that order, one per target where an attack has targets."""
+    if not isinstance(budget, Budget):
+        raise InputError(f"budget is a {type(budget).__name__}: pass Budget(apgd_steps=100)")
+    for name, count in budget._asdict().items():
+        gate.check_count(name, count)
     for name in names:
         gate.word("attack", name, PARTS)
         if eot and not name.startswith("apgd"):

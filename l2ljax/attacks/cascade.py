@@ -25,6 +25,7 @@ from l2ljax.attacks.loop import classifier
 from l2ljax.ball import scale, size
 from l2ljax.errors import InputError
 from l2ljax.losses import cross_entropy
+from l2ljax.streams import one_key
 from l2ljax.types import Array, Tree
 
 STANDS = np.iinfo(np.int32).max
@@ -118,7 +119,14 @@ def _examine(f, x, x_adv, y, norm):
     logits, pixels = f(x_adv), x_adv.reshape(len(x), -1)
     nan = jnp.isnan(logits).any(-1)
     wrong = (logits.argmax(-1) != y) | nan
-    return wrong, nan, size(x_adv - x, norm).reshape(len(x)), pixels.min(-1), pixels.max(-1)
+    far = size(x_adv - x, norm).reshape(len(x))
+    return logits, (wrong, nan, far, pixels.min(-1), pixels.max(-1))
+
+
+def logits_of(f: Callable[[Array], Array], x: Array, y: Array, norm: str) -> np.ndarray:
+    """The logits as `judge` computes them, by the program that it has compiled anyway."""
+    with true_float32():
+        return np.asarray(_examine(classifier(f), x, x, y, norm)[0])
 
 
 def judge(
@@ -126,7 +134,7 @@ def judge(
 ) -> Claims:
     """Classify again, in true float32, and measure against ball and box."""
     with true_float32():
-        examined = _examine(classifier(f), x, x_adv, y, norm)
+        _, examined = _examine(classifier(f), x, x_adv, y, norm)
     wrong, nan, far, low, high = map(np.asarray, examined)
     # A comparison with NaN is false: what is not finite is not lawful.
     lawful = (far <= eps + ROUNDING) & (low >= -ROUNDING) & (high <= 1 + ROUNDING)
@@ -192,6 +200,7 @@ def cascade(
     `share` cuts a batch over devices, on all of which f must then be. With `eot`, f is a classifier
     f(x, key), and its mean logits over so many keys decide.
     """
+    rng = one_key(rng)
     x, y, _ = dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
     for radius in (eps, *(run.eps for run in runs if run.eps is not None)):
         gate.check_eps(radius, norm)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
+from jax.tree_util import Partial
 
-from l2ljax.attacks.cascade import State
-from l2ljax.attacks.entrance import ask, looks_nchw
+from l2ljax.attacks.cascade import CLEAN, State, logits_of, true_float32
+from l2ljax.attacks.entrance import ask, layout
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import TINY, scale
 from l2ljax.errors import InputError
@@ -28,6 +29,9 @@ TOLERANCE = 1e-4
 
 IMAGES = 64
 """So many are enough to see that a classifier is random."""
+
+ENOUGH = 30
+"""Of fewer images an accuracy at chance says little."""
 
 SUMS_TO_ONE = 1e-5
 SQUARE_HELPS = 0.002
@@ -90,22 +94,22 @@ def _halves(jaxpr: Any) -> Iterator[str]:
             yield from _halves(inner)
 
 
-def layout(shape: tuple[int, ...]) -> str | None:
-    """Whether the channels of images [N, H, W, C] seem to stand where the height belongs."""
-    if looks_nchw(shape):
-        return f"x is {list(shape)}, which looks like NCHW: the attacks take it as NHWC"
-    return None
-
-
 def variation(f: Callable[[Array], Array], x: Array, y: Array) -> tuple[float, list[int]]:
     """The largest difference between the logits of 5 passes, rows of unit length; the right ones.
 
     Without jit: what a Python function draws would be drawn once, while it is traced.
     """
-    seen = [np.asarray(f(x), np.float64) for _ in range(FORWARDS)]
+    seen = [_called(f, x) for _ in range(FORWARDS)]
     unit = [z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), TINY) for z in seen]
     right = sorted({int((z.argmax(-1) == np.asarray(y)).sum()) for z in seen})
     return max(float(np.abs(u - unit[0]).max()) for u in unit), right
+
+
+def _called(f: Callable[[Array], Array], x: Array) -> np.ndarray:
+    """f(x) outside jit, of a copy of x: f may donate its input, and JAX may tell that it cannot."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+        return np.asarray(f(jnp.array(x)), np.float64)
 
 
 def randomised(f: Callable[[Array], Array], sample: Sample) -> str | None:
@@ -117,9 +121,76 @@ def randomised(f: Callable[[Array], Array], sample: Sample) -> str | None:
     return None
 
 
-def probabilities(f: Callable[[Array], Array], sample: Sample) -> str | None:
+def of_classifier(f: Callable[[Array], Array], sample: Sample, norm: str) -> tuple[str, ...]:
+    """What can be seen of a classifier f(x) in two passes over one batch, and in its program.
+
+    A classifier that is no `Partial` of its weights gets a third pass, outside jit.
+    """
+    x, y, _ = sample
+    z = logits_of(f, x, y, norm).astype(np.float64)
+    lines = [probabilities(z), batch_dependence(f, sample, z, norm), changed(f, sample, z)]
+    lines += [half_precision(f, x), layout(x.shape)]
+    return tuple(line for line in lines if line is not None)
+
+
+APART = 1e-3, 1e-2
+"""By what share of the largest logit an image's logits may differ: beside other images, which are
+computed by the same program, and outside jit, where rounding differs too."""
+
+
+def _apart(z: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, relative to the largest logit; NaN is equal to NaN."""
+    both = np.isfinite(z) & np.isfinite(other)
+    return np.abs(z - other)[both].max(initial=0) / max(1.0, np.abs(z[both]).max(initial=0))
+
+
+def batch_dependence(
+    f: Callable[[Array], Array], sample: Sample, z: np.ndarray, norm: str
+) -> str | None:
+    """Whether an image's logits z depend on the images beside it."""
+    half = len(z) // 2
+    x = sample.x.at[half:].set(1 - sample.x[half:])
+    if _apart(z[:half], logits_of(f, x, sample.y, norm)[:half]) > APART[0]:
+        return (
+            "an image's logits depend on the images beside it, as with BatchNorm in training mode: "
+            "set the classifier to evaluation mode"
+        )
+    return None
+
+
+def changed(f: Callable[[Array], Array], sample: Sample, z: np.ndarray) -> str | None:
+    """Whether f, called again, differs from its compiled form z; it holds its weights itself."""
+    if isinstance(f, Partial) and jax.tree.leaves(f):
+        return None
+    with true_float32():
+        again = _called(f, sample.x)
+    if _apart(z, again) > APART[1]:
+        return (
+            "the classifier gives other logits when it is called again than when it was compiled: "
+            "it draws random numbers, or its weights have changed: give "
+            "jax.tree_util.Partial(apply, weights)"
+        )
+    return None
+
+
+def at_chance(state: State, y: np.ndarray, classes: int) -> str | None:
+    """Whether the clean accuracy, of enough images, is no better than a guess.
+
+    That is any one class, or the most frequent label of a set that is about balanced.
+    """
+    clean, n = state.after(CLEAN), len(state.fell)
+    guess = min(np.unique(y, return_counts=True)[1].max() / n, 2 / classes)
+    if n >= ENOUGH and clean <= max(guess, 1 / classes):
+        return (
+            f"only {100 * clean:.1f} % of the {n} images are classified rightly, no better than a "
+            f"guess among {classes} classes: are the labels the classifier's, its weights those "
+            "that were trained, and pixels in [0, 1] what it expects?"
+        )
+    return None
+
+
+def probabilities(z: np.ndarray) -> str | None:
     """Whether the outputs are probabilities: DLR and the margin need logits."""
-    z = np.asarray(ask(classifier(f), sample.x), np.float64)
     if z.min() >= 0 and z.max() <= 1 and np.abs(z.sum(-1) - 1).max() < SUMS_TO_ONE:
         return "the outputs are probabilities, not logits: the softmax hides gradients"
     return None
@@ -192,11 +263,15 @@ def tell(lines: Sequence[str]) -> None:
 
 
 def before(
-    f: Callable[[Array], Array], sample: Sample, names: Collection[str], targets: int
+    f: Callable[[Array], Array],
+    sample: Sample,
+    names: Collection[str],
+    targets: int,
+    norm: str = "linf",
 ) -> tuple[str, ...]:
     """Every check that can be made on one batch before the attacks."""
-    found = [randomised(f, sample), probabilities(f, sample)]
-    found += [half_precision(f, sample.x), layout(sample.x.shape)]
+    random = randomised(f, sample)
+    found: list[str | None] = [random] if random else [*of_classifier(f, sample, norm)]
     if {"apgd-t", "fab-t"} & set(names):
         found.append(few_classes(ask.eval_shape(classifier(f), sample.x).shape[-1], targets))
     if {"apgd-dlr", "apgd-t"} & set(names):

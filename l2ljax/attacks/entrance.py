@@ -7,12 +7,15 @@ The classifier is looked at through a jit that remembers what it has seen, so th
 weights costs no trace.
 """
 
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from flax.errors import ScopeParamShapeError
+from flax.errors import FlaxError
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from l2ljax import gate
@@ -32,30 +35,87 @@ def classes_of(f: Callable[..., Array], x: Any, *key: Array) -> int:
 
     It is traced once for each shape of images, however many sets of weights there are.
     """
-    if not callable(f):
-        raise InputError(f"f is a {type(f).__name__}: give a function from images to logits")
+    _check_callable(f, (x, *key))
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     try:
         out = ask.eval_shape(classifier(f), like, *key)
-    except (TypeError, ValueError, ScopeParamShapeError) as error:
-        told = isinstance(error, InputError) and not looks_nchw(like.shape)
-        if told or isinstance(error, jax.errors.JAXTypeError):
-            raise
-        raise InputError(_fails(like, str(error))) from error
+    except InputError as error:
+        if looks_nchw(like.shape):
+            raise InputError(_fails(like, error)) from error
+        raise
+    except jax.errors.JAXTypeError as error:
+        raise InputError(
+            "the classifier cannot be differentiated by JAX: write it in jax.numpy, without "
+            "NumPy, float() or an if on values (jnp.where or lax.cond instead). It says: "
+            f"{_first_line(error)}"
+        ) from error
+    except (TypeError, ValueError, FlaxError) as error:
+        raise InputError(_fails(like, error)) from error
     return gate.check_logits(out, x.shape[0])
 
 
-def _fails(like: jax.ShapeDtypeStruct, error: str) -> str:
-    why = error.strip().splitlines()[0][:200] if error.strip() else "no reason given"
+HOW = "lambda x: module.apply(variables, x, train=False)"
+
+
+def _check_callable(f: Any, given: tuple) -> None:
+    """An InputError unless f can be called with the images alone (and a key, if one is given)."""
+    if not callable(f) or isinstance(f, type):
+        what = f"the class {f.__name__}" if isinstance(f, type) else f"a {type(f).__name__}"
+        raise InputError(f"f is {what}: give a function from images to logits, such as {HOW}")
+    name = type(f).__name__
+    if _is_nnx(f):
+        raise InputError(
+            f"f is the flax.nnx model {name}, whose weights a jit would keep as they are now: "
+            "write f, theta, stats = functional_nnx(model) and give freeze(f)(theta, stats)"
+        )
+    if hasattr(f, "init") and hasattr(f, "apply") and getattr(f, "scope", None) is None:
+        raise InputError(f"f is the module {name} without its weights: give {HOW}")
+    owner = getattr(f, "__self__", None)
+    if getattr(f, "__name__", "") == "apply" and hasattr(owner, "init"):
+        raise InputError(f"f is {type(owner).__name__}.apply without its weights: give {HOW}")
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return  # a compiled function need not have one
+    try:
+        signature.bind(*given)
+    except TypeError:
+        wanted = "the images alone" if len(given) == 1 else "the images and a key"
+        raise InputError(
+            f"f takes ({', '.join(signature.parameters)}), and is called with {wanted}: bind the "
+            "rest, as jax.tree_util.Partial(apply, weights) does"
+        ) from None
+
+
+def _is_nnx(f: Any) -> bool:
+    """Whether f is a flax.nnx module, without importing flax.nnx, which takes a second."""
+    bases = type(f).__mro__
+    return any(b.__module__.startswith("flax.nnx") and b.__name__ == "Module" for b in bases)
+
+
+def _first_line(error: BaseException) -> str:
+    said = str(error).strip().partition(" (http")[0]
+    return said.splitlines()[0][:200] if said else "no reason given"
+
+
+def _fails(like: jax.ShapeDtypeStruct, error: BaseException) -> str:
     hint = "are they NHWC, and of the size that it was made for?"
     if looks_nchw(like.shape):
         hint = "they look like NCHW: pass NHWC, x.transpose(0, 2, 3, 1)"
-    return f"the classifier fails on images {list(like.shape)}, {like.dtype}: {hint} It says: {why}"
+    seen = f"images {list(like.shape)}, {like.dtype}"
+    return f"the classifier fails on {seen}: {hint} It says: {_first_line(error)}"
 
 
 def looks_nchw(shape: tuple[int, ...]) -> bool:
     """Whether 1 or 3 channels stand where the height belongs, and none where they belong."""
     return shape[1] in (1, 3) and shape[3] not in (1, 3)
+
+
+def layout(shape: tuple[int, ...]) -> str | None:
+    """Whether the channels of images [N, H, W, C] seem to stand where the height belongs."""
+    if looks_nchw(shape):
+        return f"x is {list(shape)}, which looks like NCHW: the attacks take it as NHWC"
+    return None
 
 
 def inputs(
@@ -77,6 +137,8 @@ def inputs(
     classes = None
     if not gate.is_checked():
         classes = classes_of(f, x) if key is None else classes_of(f, x[:1], key)
+        if line := layout(x.shape):
+            warnings.warn(line, RuntimeWarning, stacklevel=3)
     return classifier(f), x, gate.labels(y, len(x), classes)
 
 
@@ -88,9 +150,14 @@ def dataset(
     f is looked at on the shape it will be played on: that of a batch.
     """
     gate.check_count("batch_size", batch_size)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((x, y, f, key))):
+        raise InputError(
+            "a whole set is attacked outside jit, vmap and grad, because it is repacked after "
+            "every attack: call this as it is; only single attacks work inside a jit"
+        )
     gate.check_images(x)
     n = batch_size if key is None else 1
     like = jax.ShapeDtypeStruct((n, *x.shape[1:]), np.float32)
     classes = classes_of(f, like, *(() if key is None else (key,)))
     gate.labels(y, len(x), classes)
-    return np.asarray(x), np.asarray(y), classes
+    return np.asarray(gate.native(x)), np.asarray(gate.native(y)), classes

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from l2ljax.errors import InputError
+from l2ljax.gate import check_count
 from l2ljax.types import Array, Tree
 
 
@@ -19,6 +20,7 @@ def class_of_rank(logits: Array, rank: Array | int) -> Array:
 
 def check_rank(rank: int, classes: int) -> None:
     """An InputError unless there is a class of that rank besides the top one."""
+    check_count("rank", rank)
     if not 2 <= rank <= classes:
         raise InputError(f"rank {rank}: the target ranks of {classes} classes are 2..{classes}")
 

@@ -18,6 +18,7 @@ from l2ljax.attacks.loop import iterate
 from l2ljax.ball import PROJECT, STARTS, STARTS_L2, box, steepest
 from l2ljax.errors import InputError
 from l2ljax.losses import cross_entropy, dlr, hinge, kl, margin
+from l2ljax.streams import as_keys
 from l2ljax.types import Array
 
 LOSSES = {"ce": cross_entropy, "margin": margin, "hinge": hinge, "dlr": dlr}
@@ -47,7 +48,7 @@ def begin(rng: Array, x: Array, start: str | Array, *, eps: float, norm: str) ->
     """The delta an attack begins at: a word of `STARTS` or the array given, cut to ball and box."""
     if isinstance(start, str):
         gate.word("start", start, STARTS)
-        return _cut(_draw(rng, x, eps, start, norm), x, eps, norm)
+        return _cut(_draw(as_keys(rng), x, eps, start, norm), x, eps, norm)
     return _cut(gate.perturbation(start, x), x, eps, norm)
 
 

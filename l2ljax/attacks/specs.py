@@ -187,6 +187,13 @@ def _parts(name: str, budget: Budget, learned: Callable[[str], Part] | None) -> 
     return (Pgm(steps, step, start, loss, int(match["restarts"] or 1)),)
 
 
+def check_attack(attack: object) -> None:
+    """An InputError unless it is an `Attack`, as `parse` makes one of a name."""
+    if not isinstance(attack, Attack):
+        given = repr(attack) if isinstance(attack, str) else f"a {type(attack).__name__}"
+        raise InputError(f"the attack is {given}: pass attacks.parse('pgm10')")
+
+
 def parse(
     name: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
 ) -> Attack:

@@ -47,6 +47,8 @@ class Dataset(NamedTuple):
 
 def cut(name: str, n: int, val_size: int | None, default: int | None) -> int:
     """The index where validation begins: n - val_size, by default n - min(1000, 10 %)."""
+    if val_size is not None and not isinstance(val_size, (int, np.integer)):
+        raise DataError(f"{name}: val_size={val_size!r} must be a whole number of images")
     if val_size is None:
         val_size = default or max(1, min(1000, n // 10))
     if not 0 <= val_size < n:

@@ -51,6 +51,8 @@ def load(
         raise DataError(nearest("dataset", name, [*DATASETS, "npz:PATH"]))
     at = cut(name, len(arrays.y_train), val_size, row.val_size)
     kept = at if train_size is None else train_size
+    if not isinstance(kept, (int, np.integer)):
+        raise DataError(f"{name}: train_size={kept!r} must be a whole number of images")
     if not 0 < kept <= at:
         raise DataError(f"{name}: train_size must lie in 1 .. {at}, not {train_size}")
     x_train, x_val = arrays.x_train[:kept], arrays.x_train[at:]

@@ -33,6 +33,13 @@ def checked(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         x = x[..., None] if x.ndim == 3 else x
         gate.check_images(x, f"x_{split}")
+        if x.shape[1] in (1, 3) and x.shape[3] not in (1, 3, 4):
+            raise InputError(
+                f"x_{split} is {list(x.shape)}, which looks like NCHW: store NHWC, "
+                "x.transpose(0, 2, 3, 1)"
+            )
+        if x.dtype == np.uint8 and x.max() == 1:
+            raise InputError(f"x_{split} is uint8 and reaches to 1, of 255: store floats in [0, 1]")
         gate.labels(y, len(x), name=f"y_{split}")
         dtype = np.uint8 if x.dtype == np.uint8 else np.float32
         arrays[f"x_{split}"] = np.ascontiguousarray(x, dtype)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from l2ljax.gate import check_count
 from l2ljax.models.generator_block import Act, GeneratorBlock
 from l2ljax.models.layers import at_least_float32, batch_norm, conv, scaled, uniform
 from l2ljax.names import nearest
@@ -127,6 +128,7 @@ def make_attacker(
     if act not in ("prelu", "relu"):
         raise ValueError(nearest("act", act, ["prelu", "relu"]))
     scaled(1, width)
+    check_count("channels", channels)
     return ATTACKERS[name](
         channels=channels, width=width, act=act, dtype=dtype, axis_name=axis_name
     )

@@ -6,11 +6,14 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from l2ljax.errors import InputError
+from l2ljax.gate import check_count
 from l2ljax.models.layers import scaled
 from l2ljax.models.mlp import MLP
 from l2ljax.models.preact_resnet import PreActResNet18, PreActResNet18GradAlign
@@ -52,6 +55,14 @@ def make_classifier(
     if not wrn and (name not in MODELS or name == "wrn-D-K"):
         raise ValueError(nearest("model", name, list(MODELS)))
     module = WideResNet if wrn else MODELS[name]
+    check_count("num_classes", num_classes)
+    if num_classes < 2:
+        raise InputError(
+            f"num_classes={num_classes}: a classifier tells two classes apart at least"
+        )
+    _check_moments(mean, std)
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InputError(f"dropout={dropout} must lie in [0, 1)")
     takes = {field.name for field in dataclasses.fields(module)}
 
     fields = {
@@ -76,6 +87,16 @@ def make_classifier(
     elif dropout:
         raise ValueError(f"{name} has no dropout, got {dropout:g}")
     return module(**fields)
+
+
+def _check_moments(mean: Any, std: Any) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise InputError(f"{name}={values!r} must be a tuple, one number for each channel")
+        if not all(-1 <= value <= 1 for value in values):
+            raise InputError(f"{name}={tuple(values)} is no {name} of pixels in [0, 1]: by 255?")
+    if not all(value > 0 for value in std):
+        raise InputError(f"std={tuple(std)} must be above 0, because pixels are divided by it")
 
 
 def _valid_depth(depth: int, name: str) -> int:
