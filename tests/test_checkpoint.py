@@ -380,7 +380,7 @@ def test_full_disk_is_one_line_and_the_one_before_stays(run, state, abstract):
 def test_workdir_that_is_a_file_is_one_line(tmp_path, state):
     (tmp_path / "file").write_text("")
     with Checkpoints(tmp_path / "file") as checkpoints:
-        with pytest.raises(CheckpointError, match="^cannot write to .*: Not a directory$"):
+        with pytest.raises(CheckpointError, match="file is a file: give the folder of a run$"):
             checkpoints.save(1, state, {})
 
 
