@@ -377,11 +377,10 @@ def test_full_disk_is_one_line_and_the_one_before_stays(run, state, abstract):
     assert checkpoints.restore(abstract)[2] == 20
 
 
-def test_workdir_that_is_a_file_is_one_line(tmp_path, state):
+def test_workdir_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with Checkpoints(tmp_path / "file") as checkpoints:
-        with pytest.raises(CheckpointError, match="file is a file: give the folder of a run$"):
-            checkpoints.save(1, state, {})
+    with pytest.raises(CheckpointError, match="file is a file: give the folder of a run$"):
+        Checkpoints(tmp_path / "file")
 
 
 def test_notes_that_are_not_json_are_refused_before_anything_is_written(tmp_path, state):
