@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
 
 from l2ljax.errors import InputError
@@ -91,10 +92,12 @@ def make_classifier(
 
 def _check_moments(mean: Any, std: Any) -> None:
     for name, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, Sequence) or isinstance(values, str):
+        if np.ndim(values) != 1 or isinstance(values, str):
             raise InputError(f"{name}={values!r} must be a tuple, one number for each channel")
         if not all(-1 <= value <= 1 for value in values):
-            raise InputError(f"{name}={tuple(values)} is no {name} of pixels in [0, 1]: by 255?")
+            raise InputError(
+                f"{name}={tuple(values)} is no {name} of pixels in [0, 1]: divide it by 255"
+            )
     if not all(value > 0 for value in std):
         raise InputError(f"std={tuple(std)} must be above 0, because pixels are divided by it")
 
