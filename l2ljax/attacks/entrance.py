@@ -107,8 +107,8 @@ def _fails(like: jax.ShapeDtypeStruct, error: BaseException) -> str:
 
 
 def looks_nchw(shape: tuple[int, ...]) -> bool:
-    """Whether 1 or 3 channels stand where the height belongs, and more pixels than 4 after them."""
-    return shape[1] in (1, 3) and min(shape[2:]) > 4
+    """Whether 1 or 3 channels stand where the height belongs, and more than 3 pixels after them."""
+    return shape[1] in (1, 3) and min(shape[2:]) > 3
 
 
 def layout(shape: tuple[int, ...]) -> str | None:
