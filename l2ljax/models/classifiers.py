@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Dtype
 
 from l2ljax.errors import InputError
@@ -91,7 +92,7 @@ def make_classifier(
 
 def _check_moments(mean: Any, std: Any) -> None:
     for name, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, Sequence) or isinstance(values, str):
+        if np.ndim(values) != 1:
             raise InputError(f"{name}={values!r} must be a tuple, one number for each channel")
         if not all(-1 <= value <= 1 for value in values):
             raise InputError(f"{name}={tuple(values)} is no {name} of pixels in [0, 1]: by 255?")
