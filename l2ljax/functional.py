@@ -65,7 +65,9 @@ def _check_module(module: Any) -> Any:
 
 def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     """theta, stats from a key and a batch of the right shape; stats = {} without BatchNorm."""
-    module, keywords = _switched(_check_module(module), train=False)
+    if isinstance(module, type) or not hasattr(module, "init"):
+        _check_module(module)
+    module, keywords = _switched(module, train=False)
     rng = one_key(rng)
     if isinstance(x, tuple) and all(isinstance(side, int) for side in x):
         raise InputError(f"x is the shape {x}: pass a batch of images, such as jnp.zeros({x})")

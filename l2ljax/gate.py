@@ -95,6 +95,11 @@ def check_images(x: Any, name: str = "x") -> None:
     )
 
 
+def looks_nchw(shape: tuple[int, ...]) -> bool:
+    """Whether 1 or 3 channels stand where the height belongs, and 4 or more where they belong."""
+    return shape[1] in (1, 3) and shape[3] >= 4
+
+
 def images(x: Any, name: str = "x") -> Array:
     """x as a float array in [0, 1], checked; uint8 becomes float32 / 255."""
     check_images(x, name)

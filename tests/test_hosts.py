@@ -1,6 +1,7 @@
 """Several processes train one run; a run moves between numbers of devices; nobody waits in vain."""
 
 import json
+import re
 import signal
 import threading
 
@@ -31,6 +32,10 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
     assert train.main([*FLAGS, "--epochs=20", f"--workdir={workdir}"]) == 0
     return workdir
+
+
+GLOO = set("Gloo Rank is connected to peer ranks Expected number of".split())
+"""The words of the line that Gloo writes for each process that it has connected."""
 
 
 def assert_same_run(workdir, other):
@@ -72,7 +77,8 @@ def test_two_processes_write_one_run_and_stop_and_resume_together(alone, tmp_pat
     (out, said), (silent, whispered) = (ended(process) for process in started)
     assert "pmap over 4 devices, 2 processes" in out and "resumed at step" in said
     assert "theta sha256" in out
-    assert [line for line in silent.splitlines() if not line.startswith("[Gloo]")] == []
+    # Gloo's threads write into each other's lines, so that its words are known and not their order.
+    assert set(re.findall("[A-Za-z]+", silent)) <= GLOO
     assert "resumed" not in whispered and "step/s" not in whispered
     assert_same_run(workdir, alone)
 

@@ -40,7 +40,7 @@ def classes_of(f: Callable[..., Array], x: Any, *key: Array) -> int:
     try:
         out = ask.eval_shape(classifier(f), like, *key)
     except InputError as error:
-        if looks_nchw(like.shape):
+        if gate.looks_nchw(like.shape):
             raise InputError(_fails(like, error)) from error
         raise
     except jax.errors.JAXTypeError as error:
@@ -100,20 +100,15 @@ def _first_line(error: BaseException) -> str:
 
 def _fails(like: jax.ShapeDtypeStruct, error: BaseException) -> str:
     hint = "are they NHWC, and of the size that it was made for?"
-    if looks_nchw(like.shape):
+    if gate.looks_nchw(like.shape):
         hint = "they look like NCHW: pass NHWC, x.transpose(0, 2, 3, 1)"
     seen = f"images {list(like.shape)}, {like.dtype}"
     return f"the classifier fails on {seen}: {hint} It says: {_first_line(error)}"
 
 
-def looks_nchw(shape: tuple[int, ...]) -> bool:
-    """Whether 1 or 3 channels stand where the height belongs, and more than 3 pixels after them."""
-    return shape[1] in (1, 3) and min(shape[2:]) > 3
-
-
 def layout(shape: tuple[int, ...]) -> str | None:
     """Whether the channels of images [N, H, W, C] seem to stand where the height belongs."""
-    if looks_nchw(shape):
+    if gate.looks_nchw(shape):
         return f"x is {list(shape)}, which looks like NCHW: the attacks take it as NHWC"
     return None
 

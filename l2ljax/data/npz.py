@@ -33,7 +33,7 @@ def checked(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         x = x[..., None] if x.ndim == 3 else x
         gate.check_images(x, f"x_{split}")
-        if x.shape[1] in (1, 3) and x.shape[3] not in (1, 3, 4):
+        if gate.looks_nchw(x.shape):
             raise InputError(
                 f"x_{split} is {list(x.shape)}, which looks like NCHW: store NHWC, "
                 "x.transpose(0, 2, 3, 1)"

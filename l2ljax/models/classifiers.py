@@ -92,7 +92,7 @@ def make_classifier(
 
 def _check_moments(mean: Any, std: Any) -> None:
     for name, values in (("mean", mean), ("std", std)):
-        if np.ndim(values) != 1 or isinstance(values, str):
+        if np.ndim(values) != 1:
             raise InputError(f"{name}={values!r} must be a tuple, one number for each channel")
         if not all(-1 <= value <= 1 for value in values):
             raise InputError(
