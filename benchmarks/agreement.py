@@ -26,41 +26,46 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import config as configuration
-from game import load_data, make_game
 from l2ljax.ball import NORMS, scale
-from l2ljax.names import nearest
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError, nearest
+from l2ljax.machine import cache_folder, describe, prepare
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.game import load_data, make_game
+from l2ljax.runs.saved import WHICH, restore
+from l2ljax.runs.workdir import write_json
+from l2ljax.settings import Setting, defaults, fraction
 from official.gates import judge_cascades, misses
 from official.kept import Kept, Unfinished, sources
 from official.page import page
-from options import Flag, UsageError, defaults, fraction, run_main
-from runtime import cache_folder, describe, prepare
-from saved import WHICH, restore
-from workdir import write_json
 
 FLAGS = [
-    Flag("workdirs", str, "runs of train.py with a WideResNet, joined by commas"),
-    Flag("which", WHICH, "best or last epoch, theta itself or its average", "best"),
-    Flag("norms", str, "norms joined by commas", "linf,l2"),
-    Flag("eps", str, "l_inf radii, one per run, joined by commas; the training ones"),
-    Flag("eps_l2", str, "l2 radii, one per run, joined by commas"),
-    Flag("images", str, "test images, one number per run, joined by commas, or one for all", "500"),
-    Flag("chance_images", int, "at most so many of them, rightly classified, without chance", 500),
-    Flag("models", str, "what the official attacks run on: twin, bridge or both", "twin"),
-    Flag("seeds", int, "seeds of the official cascade, at least 2", 5),
-    Flag("batch_size", int, "images per batch of the cascades", 250),
-    Flag("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
-    Flag("finished", bool, "report what is finished in --cache and measure nothing", False),
-    Flag("cache", str, "folder of finished parts", "runs/agreement"),
-    Flag("out", str, "path of the report without its ending", "runs/autoattack_agreement"),
-    Flag("data_dir", str, "where the data sets lie; the user's cache folder"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("workdirs", str, "runs of train.py with a WideResNet, joined by commas"),
+    Setting("which", WHICH, "best or last epoch, theta itself or its average", "best"),
+    Setting("norms", str, "norms joined by commas", "linf,l2"),
+    Setting("eps", str, "l_inf radii, one per run, joined by commas; the training ones"),
+    Setting("eps_l2", str, "l2 radii, one per run, joined by commas"),
+    Setting(
+        "images", str, "test images, one number per run, joined by commas, or one for all", "500"
+    ),
+    Setting(
+        "chance_images", int, "at most so many of them, rightly classified, without chance", 500
+    ),
+    Setting("models", str, "what the official attacks run on: twin, bridge or both", "twin"),
+    Setting("seeds", int, "seeds of the official cascade, at least 2", 5),
+    Setting("batch_size", int, "images per batch of the cascades", 250),
+    Setting("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
+    Setting("finished", bool, "report what is finished in --cache and measure nothing", False),
+    Setting("cache", str, "folder of finished parts", "runs/agreement"),
+    Setting("out", str, "path of the report without its ending", "runs/autoattack_agreement"),
+    Setting("data_dir", str, "where the data sets lie; the user's cache folder"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 
@@ -77,7 +82,7 @@ def open_net(
     data = load_data(config, data_dir)
     game = make_game(config, data)
     if not config["model"].startswith("wrn"):
-        raise UsageError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
+        raise InputError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
     saved = restore(path, which, config, data, game)
     theta, stats = jax.device_get((saved.theta, saved.theta_stats))
     f = game.frozen(theta, stats)
@@ -101,7 +106,7 @@ def _numbers(text: str, name: str, count: int) -> list[int]:
     """One number for all, or one for each of `count`."""
     values = text.split(",")
     if len(values) not in (1, count) or not all(v.isdigit() and int(v) > 0 for v in values):
-        raise UsageError(f"--{name}={text} must be {count} positive numbers, joined by commas")
+        raise InputError(f"--{name}={text} must be {count} positive numbers, joined by commas")
     return [int(v) for v in values] * (1 if len(values) == count else count)
 
 
@@ -110,25 +115,25 @@ def _radii(text: str | None, name: str, count: int) -> list[float | None]:
         return [None] * count
     values = text.split(",")
     if len(values) not in (1, count):
-        raise UsageError(f"--{name}={text} must be 1 or {count} radii, joined by commas")
+        raise InputError(f"--{name}={text} must be 1 or {count} radii, joined by commas")
     return [fraction(v) for v in values] * (1 if len(values) == count else count)
 
 
 def settle(given: dict[str, Any]) -> dict[str, Any]:
-    """The options with their lists read, or a UsageError."""
+    """The options with their lists read, or a InputError."""
     options = defaults(FLAGS) | given
     if not options["workdirs"]:
-        raise UsageError("--workdirs=FOLDER,... of runs is needed")
+        raise InputError("--workdirs=FOLDER,... of runs is needed")
     for name, known in (("norms", NORMS), ("models", ("twin", "bridge"))):
         options[name] = options[name].split(",")
         for word in options[name]:
             if word not in known:
-                raise UsageError(nearest(f"--{name}", word, known))
+                raise InputError(nearest(f"--{name}", word, known))
     if "l2" in options["norms"] and not options["eps_l2"]:
-        raise UsageError("--eps_l2=RADIUS,... is needed, or --norms=linf")
+        raise InputError("--eps_l2=RADIUS,... is needed, or --norms=linf")
     for name, least in (("chance_images", 1), ("seeds", 2), ("batch_size", 1)):
         if options[name] < least:
-            raise UsageError(f"--{name}={options[name]} must be at least {least}")
+            raise InputError(f"--{name}={options[name]} must be at least {least}")
     options["workdirs"] = options["workdirs"].split(",")
     runs = len(options["workdirs"])
     options["images"] = _numbers(options["images"], "images", runs)
@@ -146,7 +151,7 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
 
         from official.measure import free_running, parity, without_chance
     except ImportError as error:
-        raise UsageError(f"{error.name} is missing: pip install -e '.[crosscheck]'") from None
+        raise InputError(f"{error.name} is missing: pip install -e '.[crosscheck]'") from None
     torch.set_num_threads(1)
     sources()
     data_dir = options["data_dir"] or str(cache_folder("data"))

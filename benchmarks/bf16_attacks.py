@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -29,25 +29,27 @@ from l2ljax import gate
 from l2ljax.attacks import Attack, Budget, parse
 from l2ljax.attacks.cascade import Run, batches, cascade, true_float32
 from l2ljax.ball import per_image, scale
-from l2ljax.evaluate import freeze, robust
-from options import Flag, UsageError, check_eps, defaults, run_main
-from runtime import cache_folder, describe, prepare
-from saved import open_run, restore
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError
+from l2ljax.evaluation.accuracy import freeze, robust
+from l2ljax.machine import cache_folder, describe, prepare
+from l2ljax.runs.saved import open_run, restore
+from l2ljax.settings import Setting, check_eps, defaults
 from written import command, write
 
 FLAGS = [
-    Flag("workdir", str, "a run with --bf16"),
-    Flag("num_examples", int, "the first so many test and validation images", 500),
-    Flag("seeds", int, "seeds of the attacks, pooled", 5),
-    Flag("apgd_steps", int, "steps of apgd-ce, and of apgd-t per target", 100),
-    Flag("fab_steps", int, "steps of fab-t per target", 100),
-    Flag("targets", int, "targets of apgd-t and fab-t", 9),
-    Flag("square_queries", int, "queries of square", 1000),
-    Flag("batch_size", int, "images per batch", 250),
-    Flag("draws", int, "draws of the bootstrap", 10_000),
-    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
-    Flag("out", str, "path of what is written, without its ending", "runs/bf16_attacks"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("workdir", str, "a run with --bf16"),
+    Setting("num_examples", int, "the first so many test and validation images", 500),
+    Setting("seeds", int, "seeds of the attacks, pooled", 5),
+    Setting("apgd_steps", int, "steps of apgd-ce, and of apgd-t per target", 100),
+    Setting("fab_steps", int, "steps of fab-t per target", 100),
+    Setting("targets", int, "targets of apgd-t and fab-t", 9),
+    Setting("square_queries", int, "queries of square", 1000),
+    Setting("batch_size", int, "images per batch", 250),
+    Setting("draws", int, "draws of the bootstrap", 10_000),
+    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    Setting("out", str, "path of what is written, without its ending", "runs/bf16_attacks"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 ATTACKS = ("fgsm", "pgm10", "pgm100x1", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack")
@@ -77,7 +79,7 @@ def opened(options: dict[str, Any]) -> tuple[Nets, str]:
     workdir = pathlib.Path(options["workdir"])
     config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
     if not config["bf16"]:
-        raise UsageError(f"--workdir={workdir} was not trained with --bf16")
+        raise InputError(f"--workdir={workdir} was not trained with --bf16")
     saved = restore(workdir, "best", config, data, game)
     weights = saved.theta, saved.state.theta_stats
     n = options["num_examples"]
@@ -161,7 +163,7 @@ def bench(given: dict[str, Any]) -> int:
     """Attack, compare, write."""
     options = defaults(FLAGS) | given
     if not options["workdir"]:
-        raise UsageError("--workdir=FOLDER of a run with --bf16 is needed")
+        raise InputError("--workdir=FOLDER of a run with --bf16 is needed")
     for flag in FLAGS:
         if flag.kind is int:
             gate.check_count(f"--{flag.name}", options[flag.name])

@@ -15,28 +15,30 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 
 from l2ljax.attacks import Budget
+from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset, load
+from l2ljax.errors import InputError
+from l2ljax.machine import describe, prepare
 from l2ljax.masking import LIMITS, Subject, examine, subject
 from l2ljax.masking.black_box import BLACK_BOX, WHITE_BOX
+from l2ljax.runs.masking import attackers
+from l2ljax.runs.workdir import write_json
+from l2ljax.settings import Setting, defaults
 from masking_nets import Net, make, nets
 from masking_page import page, report, written
-from masking_report import attackers
-from options import Flag, UsageError, defaults, run_main
-from runtime import describe, prepare
-from workdir import write_json
 
 FLAGS = [
-    Flag("workdir", str, "folder of the nets and their records", "runs/masking"),
-    Flag("out", str, "path of the report without its ending", "results/masking"),
-    Flag("images", int, "test images that every check is made on", 250),
-    Flag("square_queries", int, "queries of Square", 2000),
-    Flag("response_epochs", int, "passes of a learned net's retrained attacker", 20),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("workdir", str, "folder of the nets and their records", "runs/masking"),
+    Setting("out", str, "path of the report without its ending", "results/masking"),
+    Setting("images", int, "test images that every check is made on", 250),
+    Setting("square_queries", int, "queries of Square", 2000),
+    Setting("response_epochs", int, "passes of a learned net's retrained attacker", 20),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 SHOWN = ("clean", "fgsm", "pgm10", "pgm100", "pgm1000", "pgm100_margin", "pgm100_dlr")
@@ -87,7 +89,7 @@ def calibrate(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     for name in ("images", "square_queries", "response_epochs"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     prepare(options["compilation_cache"])
     path = pathlib.Path(options["workdir"]) / "nets.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from options import Flag, UsageError, defaults, run_main
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError
+from l2ljax.settings import Setting, defaults
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -57,9 +59,9 @@ STAGES: dict[str, list[str]] = {
 """What is measured, the most wanted first: the script in this folder and its flags."""
 
 FLAGS = [
-    Flag("out", str, "folder of the reports", "results/gpu"),
-    Flag("minutes", float, "after which the stage that runs is ended and none is begun", 9.0),
-    Flag("stages", str, "some of the stages, joined by commas; all of them", ",".join(STAGES)),
+    Setting("out", str, "folder of the reports", "results/gpu"),
+    Setting("minutes", float, "after which the stage that runs is ended and none is begun", 9.0),
+    Setting("stages", str, "some of the stages, joined by commas; all of them", ",".join(STAGES)),
 ]
 
 
@@ -69,9 +71,9 @@ def bench(given: dict[str, Any]) -> int:
     names = options["stages"].split(",")
     for name in names:
         if name not in STAGES:
-            raise UsageError(f"--stages={name} is none of {', '.join(STAGES)}")
+            raise InputError(f"--stages={name} is none of {', '.join(STAGES)}")
     if options["minutes"] <= 0:
-        raise UsageError(f"--minutes={options['minutes']} must be positive")
+        raise InputError(f"--minutes={options['minutes']} must be positive")
     out = pathlib.Path(options["out"])
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * options["minutes"]

@@ -12,27 +12,29 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gail import resolve
-from imitating import game
+from l2ljax.commands.flags import run_main
+from l2ljax.commands.gail import resolve
+from l2ljax.errors import InputError
 from l2ljax.imitation import make_environment
 from l2ljax.imitation.demonstrations import nobody
-from options import Flag, UsageError, defaults, run_main
-from runtime import describe, prepare
+from l2ljax.imitation.runs import game
+from l2ljax.machine import describe, prepare
+from l2ljax.settings import Setting, defaults
 from written import command, write
 
 FLAGS = [
-    Flag("environment", str, "tasks joined by commas", "CartPole-v1,Pendulum-v1"),
-    Flag("follower", str, "followers joined by commas", "gail,l2l_gail,l2l_gail_opt"),
-    Flag("seeds", int, "seeds of the one program", 10),
-    Flag("rounds", int, "rounds of which the median is taken", 5),
-    Flag("out", str, "path of the report without its ending", "runs/imitation_speed"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("environment", str, "tasks joined by commas", "CartPole-v1,Pendulum-v1"),
+    Setting("follower", str, "followers joined by commas", "gail,l2l_gail,l2l_gail_opt"),
+    Setting("seeds", int, "seeds of the one program", 10),
+    Setting("rounds", int, "rounds of which the median is taken", 5),
+    Setting("out", str, "path of the report without its ending", "runs/imitation_speed"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 
@@ -57,7 +59,7 @@ def bench(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     for name in ("seeds", "rounds"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     chosen = [
         resolve({"environment": task, "follower": follower})
         for task in options["environment"].split(",")

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
@@ -40,40 +40,50 @@ from climbs import (
 )
 from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, RIVALS, TUNED, page, summarise
 from l2ljax.ball import per_image, scale, uniform
+from l2ljax.commands.flags import run_main
+from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
+from l2ljax.errors import InputError
+from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.runs.nets import agreed, by_name, open_nets
+from l2ljax.runs.saved import WHICH, images_of, open_run, restore
+from l2ljax.runs.workdir import write_json
+from l2ljax.settings import Setting, check_eps, defaults
 from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
 from learn_to_climb import stages, train
-from nets import agreed, by_name, open_nets
-from options import Flag, UsageError, check_eps, defaults, run_main
-from pictures import figures_or_none
-from runtime import cache_folder, describe, prepare
-from saved import WHICH, images_of, open_run, restore
-from workdir import write_json
 
 FLAGS = [
-    Flag("workdirs", str, "runs joined by commas: phi is trained on the first, the others judge"),
-    Flag("phi", str, "runs of rnn_adv or rnn_trades whose phi plays as well", ""),
-    Flag("phi_seeds", str, "seeds of phi's start and of its training batches", "0,1,2"),
-    Flag("t_train", str, "steps T that phi is trained with; of several, one after the other", "10"),
-    Flag("t_max", int, "the largest T that is played", 20),
-    Flag("hidden", int, "size of the LSTM's state", 10),
-    Flag("pre", tuple(PREPROCESS), "what the cell sees of a gradient", "sign_log"),
-    Flag("weights", tuple(WEIGHTS), "weights of the losses on the way", "ones"),
-    Flag("bound", float, "largest learned step over eps, where T steps of it cross the ball", 0.5),
-    Flag("learned_step", bool, "learn the step too, not the direction alone", True),
-    Flag("ascents", str, "steps of phi's training, for each T of --t_train", "1000"),
-    Flag("phi_lr", str, "Adam's rate at first, for each T; it falls to 0 along a cosine", "0.01"),
-    Flag("phi_batch", int, "images per ascent", 64),
-    Flag("eps", "fraction", "radius on the [0, 1] scale; the training one, if the runs agree"),
-    Flag("which", WHICH, "the nets' checkpoints", "best"),
-    Flag("num_examples", int, "the first so many test and validation images", 1000),
-    Flag("draws", int, "draws of the bootstrap", 10_000),
-    Flag("seed", int, "seed of the random starts", 0),
-    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
-    Flag("out", str, "path of what is written, without its ending", "runs/inner_optimisers"),
-    Flag("plots", bool, "draw OUT.png (extra: plots)", True),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting(
+        "workdirs", str, "runs joined by commas: phi is trained on the first, the others judge"
+    ),
+    Setting("phi", str, "runs of rnn_adv or rnn_trades whose phi plays as well", ""),
+    Setting("phi_seeds", str, "seeds of phi's start and of its training batches", "0,1,2"),
+    Setting(
+        "t_train", str, "steps T that phi is trained with; of several, one after the other", "10"
+    ),
+    Setting("t_max", int, "the largest T that is played", 20),
+    Setting("hidden", int, "size of the LSTM's state", 10),
+    Setting("pre", tuple(PREPROCESS), "what the cell sees of a gradient", "sign_log"),
+    Setting("weights", tuple(WEIGHTS), "weights of the losses on the way", "ones"),
+    Setting(
+        "bound", float, "largest learned step over eps, where T steps of it cross the ball", 0.5
+    ),
+    Setting("learned_step", bool, "learn the step too, not the direction alone", True),
+    Setting("ascents", str, "steps of phi's training, for each T of --t_train", "1000"),
+    Setting(
+        "phi_lr", str, "Adam's rate at first, for each T; it falls to 0 along a cosine", "0.01"
+    ),
+    Setting("phi_batch", int, "images per ascent", 64),
+    Setting("eps", "fraction", "radius on the [0, 1] scale; the training one, if the runs agree"),
+    Setting("which", WHICH, "the nets' checkpoints", "best"),
+    Setting("num_examples", int, "the first so many test and validation images", 1000),
+    Setting("draws", int, "draws of the bootstrap", 10_000),
+    Setting("seed", int, "seed of the random starts", 0),
+    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    Setting("out", str, "path of what is written, without its ending", "runs/inner_optimisers"),
+    Setting("plots", bool, "draw OUT.png (extra: plots)", True),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 Played = tuple[Learned, list[float]]
@@ -87,7 +97,7 @@ def taken_from(workdir: str, data_dir: str) -> Learned:
     """The phi of a run, as it was trained."""
     config, data, game = open_run(pathlib.Path(workdir), data_dir)
     if config.get("rnn_input") is None:
-        raise UsageError(f"--phi={workdir}: {config['method']} trains no RNN optimiser")
+        raise InputError(f"--phi={workdir}: {config['method']} trains no RNN optimiser")
     state = restore(pathlib.Path(workdir), "best", config, data, game).state
     cell = CoordinateLSTM(config["rnn_hidden"])
     bound = config.get("rnn_bound") or 1 / 2
@@ -126,12 +136,12 @@ def bench(given: dict[str, Any]) -> int:
     workdirs = _checked(options)
     configs, eps = agreed(workdirs, eps=options["eps"], split="test")
     if len({config["val_size"] for config in configs.values()}) > 1:
-        raise UsageError("the runs held out different validation images (--val_size)")
+        raise InputError("the runs held out different validation images (--val_size)")
     out = pathlib.Path(options["out"])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
+        raise InputError(f"--out={out} cannot be written: {error.strerror}") from None
     prepare(options["compilation_cache"])
     data_dir = options["data_dir"] or str(cache_folder("data"))
     nets, data = open_nets(workdirs, configs, which=options["which"], data_dir=data_dir)
@@ -176,7 +186,7 @@ def bench(given: dict[str, Any]) -> int:
     files["md"].write_text(page(report))
     print(page(report))
     if options["plots"] and figures_or_none() is not None:
-        from figures.inner_optimisers import draw_inner_optimisers
+        from l2ljax.figures.inner_optimisers import draw_inner_optimisers
 
         print(f"drew {draw_inner_optimisers(files['png'], report)}")
     return 0
@@ -186,12 +196,12 @@ def _checked(options: dict[str, Any]) -> dict[str, str]:
     stages(options)
     for name in ("t_max", "hidden", "bound", "phi_batch", "num_examples", "draws"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     if not all(seed.isdigit() for seed in options["phi_seeds"].split(",")):
-        raise UsageError(f"--phi_seeds={options['phi_seeds']} is no list of seeds such as 0,1,2")
+        raise InputError(f"--phi_seeds={options['phi_seeds']} is no list of seeds such as 0,1,2")
     workdirs = list(dict.fromkeys(filter(None, (options["workdirs"] or "").split(","))))
     if len(workdirs) < 2:
-        raise UsageError("--workdirs=TRAINED_ON,JUDGED_ON,... of two runs or more are needed")
+        raise InputError("--workdirs=TRAINED_ON,JUDGED_ON,... of two runs or more are needed")
     return by_name(workdirs)
 
 

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import flax.linen as nn
 import jax
@@ -30,27 +30,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError
 from l2ljax.functional import initialise
+from l2ljax.machine import describe, prepare
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.models.convolve import convolve, patches
-from options import Flag, UsageError, defaults, run_main
-from runtime import describe, prepare
+from l2ljax.settings import Setting, defaults
 from sides import run_side
 from written import command, write
 
 FLAGS = [
-    Flag("model", str, "classifier", "wrn-10-2"),
-    Flag("attacker", str, "wide, slim, two_layer, lstm; empty leaves it out", "wide"),
-    Flag("attacker_width", float, "its width", 0.125),
-    Flag("batch_size", int, "images", 64),
-    Flag("size", int, "side of the images", 32),
-    Flag("channels", int, "and their channels", 3),
-    Flag("threads", int, "cores for each side on a CPU", 2),
-    Flag("rounds", int, "of which the median is taken", 5),
-    Flag("slice_ms", int, "milliseconds of a round, at least one call", 100),
-    Flag("out", str, "path of the report without its ending", "runs/layers"),
-    Flag("side", str, "one side in this process: print JSON, write nothing", ""),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("model", str, "classifier", "wrn-10-2"),
+    Setting("attacker", str, "wide, slim, two_layer, lstm; empty leaves it out", "wide"),
+    Setting("attacker_width", float, "its width", 0.125),
+    Setting("batch_size", int, "images", 64),
+    Setting("size", int, "side of the images", 32),
+    Setting("channels", int, "and their channels", 3),
+    Setting("threads", int, "cores for each side on a CPU", 2),
+    Setting("rounds", int, "of which the median is taken", 5),
+    Setting("slice_ms", int, "milliseconds of a round, at least one call", 100),
+    Setting("out", str, "path of the report without its ending", "runs/layers"),
+    Setting("side", str, "one side in this process: print JSON, write nothing", ""),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 SIDES = ("lax", "patches", "torch")
@@ -231,7 +233,7 @@ def bench(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     for name in ("batch_size", "size", "channels", "threads", "rounds", "slice_ms"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     prepare(options["compilation_cache"])
     if options["side"]:
         print(json.dumps(play(options)))

@@ -12,10 +12,10 @@ from jax.tree_util import Partial
 
 from climbs import Learned
 from l2ljax.ball import scale
+from l2ljax.errors import InputError
 from l2ljax.losses import plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
 from l2ljax.solvers.rnn import rnn
-from options import UsageError
 
 
 def stages(o: dict) -> list[tuple[int, int, float]]:
@@ -26,11 +26,11 @@ def stages(o: dict) -> list[tuple[int, int, float]]:
         try:
             lists.append([kind(part) for part in o[name].split(",")])
         except ValueError:
-            raise UsageError(f"--{name}={o[name]} is no list of numbers") from None
+            raise InputError(f"--{name}={o[name]} is no list of numbers") from None
         if min(lists[-1]) <= 0:
-            raise UsageError(f"--{name}={o[name]} must be positive")
+            raise InputError(f"--{name}={o[name]} must be positive")
     if len({len(values) for values in lists}) > 1:
-        raise UsageError("--t_train, --ascents and --phi_lr need a value for every stage")
+        raise InputError("--t_train, --ascents and --phi_lr need a value for every stage")
     return list(zip(*lists, strict=True))
 
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import config as configuration
-from feed import Feed
-from game import Game, make_game
+from l2ljax.commands.search import train_once
 from l2ljax.data import Dataset
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.feed import Feed
+from l2ljax.runs.game import Game, make_game
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
-from search import train_once
 
 
 class Net(NamedTuple):

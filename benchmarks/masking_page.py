@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from l2ljax.evaluate import wilson
+from l2ljax.evaluation.accuracy import wilson
+from l2ljax.evaluation.tables import markdown
 from l2ljax.masking import LIMITS, VERDICTS, Limit, combine, judge
-from report import markdown
 
 Record = dict[str, Any]
 

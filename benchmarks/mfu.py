@@ -17,25 +17,27 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import config as configuration
-from feed import Feed
-from game import layout_of, make_game
+from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset
+from l2ljax.errors import InputError
 from l2ljax.functional import functional, initialise
+from l2ljax.machine import describe, prepare
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
+from l2ljax.profiler import Trace
 from l2ljax.progress import duration
-from options import Flag, UsageError, defaults, run_main
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.feed import Feed
+from l2ljax.runs.game import layout_of, make_game
+from l2ljax.settings import Setting, defaults
 from passes import FORWARD, count_passes, write_out
-from runtime import describe, prepare
 from step_cost import alike
-from tracing import Trace
 from written import command, write
 
 SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16", "remat", "order")
@@ -43,15 +45,15 @@ SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16", "remat", "order"
 
 FLAGS = [
     *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
-    Flag("methods", str, "methods joined by commas", "plain,pgm,grad_l2l,two_step_l2l"),
-    Flag("models", str, "classifiers joined by commas", "wrn-34-4"),
-    Flag("size", int, "side of the random images", 32),
-    Flag("channels", int, "and their channels", 3),
-    Flag("matrix", int, "side of the matrices whose product is the peak; 8192, on a CPU 2048"),
-    Flag("steps", int, "steps of a call and of a round", 10),
-    Flag("rounds", int, "rounds", 5),
-    Flag("out", str, "path of the report without its ending", "runs/mfu"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("methods", str, "methods joined by commas", "plain,pgm,grad_l2l,two_step_l2l"),
+    Setting("models", str, "classifiers joined by commas", "wrn-34-4"),
+    Setting("size", int, "side of the random images", 32),
+    Setting("channels", int, "and their channels", 3),
+    Setting("matrix", int, "side of the matrices whose product is the peak; 8192, on a CPU 2048"),
+    Setting("steps", int, "steps of a call and of a round", 10),
+    Setting("rounds", int, "rounds", 5),
+    Setting("out", str, "path of the report without its ending", "runs/mfu"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 
@@ -136,7 +138,7 @@ def bench(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     for name in ("steps", "rounds", "size", "channels"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     prepare(options["compilation_cache"])
     settings = {name: given[name] for name in SETTINGS if name in given}
     dtype = jnp.bfloat16 if settings.get("bf16") else jnp.float32

@@ -18,20 +18,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
 
-import config as configuration
-from feed import Feed
-from game import layout_of, make_game
+from l2ljax.commands.flags import run_main
 from l2ljax.data import load
-from options import Flag, UsageError, defaults, run_main
-from runtime import cache_folder, describe, prepare
+from l2ljax.errors import InputError
+from l2ljax.machine import cache_folder, describe, prepare
+from l2ljax.profiler import STEPS, Trace
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.feed import Feed
+from l2ljax.runs.game import layout_of, make_game
+from l2ljax.settings import Setting, defaults
 from sides import run_side
 from step_cost import alike
-from tracing import STEPS, Trace
 from written import command, write
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "bf16", "method")
@@ -39,14 +41,14 @@ SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "bf1
 
 FLAGS = [
     *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
-    Flag("devices", str, "numbers of devices; all are compared with the first", "1,2,4,8"),
-    Flag("layouts", str, "of several devices: pmap,sharding", "pmap,sharding"),
-    Flag("steps", int, "steps that are timed, a round", 10),
-    Flag("rounds", int, "rounds", 5),
-    Flag("out", str, "path of the report without its ending", "runs/scaling"),
-    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
-    Flag("child", str, "measure in this process: the layout", ""),
+    Setting("devices", str, "numbers of devices; all are compared with the first", "1,2,4,8"),
+    Setting("layouts", str, "of several devices: pmap,sharding", "pmap,sharding"),
+    Setting("steps", int, "steps that are timed, a round", 10),
+    Setting("rounds", int, "rounds", 5),
+    Setting("out", str, "path of the report without its ending", "runs/scaling"),
+    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("child", str, "measure in this process: the layout", ""),
 ]
 
 
@@ -102,7 +104,7 @@ def bench(given: dict[str, Any]) -> int:
         return 0
     for name in ("steps", "rounds"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     counts = _counts(options["devices"])
     rows = []
     for kind in ("strong", "weak"):
@@ -132,11 +134,11 @@ def bench(given: dict[str, Any]) -> int:
 def _counts(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise UsageError(f"--devices={text} is no list of numbers such as 1,2,4,8")
+        raise InputError(f"--devices={text} is no list of numbers such as 1,2,4,8")
     counts = [int(word) for word in words]
     visible = jax.device_count()
     if jax.default_backend() != "cpu" and max(counts) > visible:
-        raise UsageError(f"--devices={text}: only {visible} are visible")
+        raise InputError(f"--devices={text}: only {visible} are visible")
     return counts
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from options import UsageError
+from l2ljax.errors import InputError
 
 
 def run_side(
@@ -32,5 +32,5 @@ def run_side(
         os.sched_setaffinity(0, mine)
     if done.returncode:
         shown = " ".join(flags)
-        raise UsageError(f"{shown}: it ended with {done.returncode}; its message is above")
+        raise InputError(f"{shown}: it ended with {done.returncode}; its message is above")
     return json.loads(done.stdout.splitlines()[-1])

@@ -21,36 +21,42 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
 
-import config as configuration
-from feed import Feed
-from game import make_game
+from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset, load
+from l2ljax.errors import InputError
+from l2ljax.evaluation.tables import align, markdown
+from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.methods import METHODS
 from l2ljax.models import label
-from options import Flag, UsageError, defaults, run_main
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.feed import Feed
+from l2ljax.runs.game import make_game
+from l2ljax.runs.recipes import base
+from l2ljax.runs.workdir import write_json
+from l2ljax.settings import Setting, defaults
 from passes import count_passes, floor, paper_ratio, write_out
-from recipes import base
-from report import align, markdown
-from runtime import cache_folder, describe, prepare
-from workdir import write_json
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")
 """The deciding flags that this script takes; the rest is the recipe's."""
 
 FLAGS = [
     *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
-    Flag("methods", str, "methods joined by commas; Plain is always among them", ",".join(METHODS)),
-    Flag("repeats", int, "rounds, each of a slice of every method", 20),
-    Flag("slice_ms", float, "milliseconds that a method's slice of a round takes at least", 200.0),
-    Flag("out", str, "path of the report without its ending", "runs/step_cost"),
-    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
-    Flag("count_only", bool, "print the FLOPs as JSON and measure nothing", False),
+    Setting(
+        "methods", str, "methods joined by commas; Plain is always among them", ",".join(METHODS)
+    ),
+    Setting("repeats", int, "rounds, each of a slice of every method", 20),
+    Setting(
+        "slice_ms", float, "milliseconds that a method's slice of a round takes at least", 200.0
+    ),
+    Setting("out", str, "path of the report without its ending", "runs/step_cost"),
+    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("count_only", bool, "print the FLOPs as JSON and measure nothing", False),
 ]
 
 LIMITS = {False: 1.3, True: 1.6}
@@ -225,12 +231,12 @@ def bench(given: dict[str, Any]) -> int:
     configs = {name: alike(name, settings) for name in names}
     for name in ("repeats", "slice_ms"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     out = pathlib.Path(options["out"])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from None
+        raise InputError(f"--out={out} cannot be written: {error.strerror}") from None
     prepare(options["compilation_cache"])
     data_dir = options["data_dir"] or str(cache_folder("data"))
     data = load(configs["plain"]["dataset"], data_dir=data_dir)

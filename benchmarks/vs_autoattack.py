@@ -20,30 +20,32 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from options import Flag, UsageError, defaults, run_main
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError
+from l2ljax.settings import Setting, defaults
 
 SIDES = ("ours", "official")
 
 FLAGS = [
-    Flag("workdir", str, "a run of train.py with a WideResNet"),
-    Flag("which", ("best", "last", "best_ema", "last_ema"), "its checkpoint", "best"),
-    Flag("images", int, "the first so many test images", 500),
-    Flag("batch_size", int, "images per batch, on both sides", 250),
-    Flag("norm", ("linf", "l2"), "the ball", "linf"),
-    Flag("eps", "fraction", "the radius; the training one"),
-    Flag("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
-    Flag("threads", str, "cores per process, one measurement each, joined by commas", "2,1"),
-    Flag("rounds", int, "runs of each side and number of cores", 3),
-    Flag("limit", float, "what ours over official may be", 2.0),
-    Flag("mflop", float, "what the net's forward pass of an image may need", 25.0),
-    Flag("out", str, "path of the report without its ending", "runs/autoattack_speed"),
-    Flag("data_dir", str, "where the data set lies; the user's cache folder"),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
-    Flag("side", ("", *SIDES), "run this side once, print JSON, write nothing", ""),
+    Setting("workdir", str, "a run of train.py with a WideResNet"),
+    Setting("which", ("best", "last", "best_ema", "last_ema"), "its checkpoint", "best"),
+    Setting("images", int, "the first so many test images", 500),
+    Setting("batch_size", int, "images per batch, on both sides", 250),
+    Setting("norm", ("linf", "l2"), "the ball", "linf"),
+    Setting("eps", "fraction", "the radius; the training one"),
+    Setting("budget", str, "APGD steps, FAB steps, targets, Square queries", "100,100,9,5000"),
+    Setting("threads", str, "cores per process, one measurement each, joined by commas", "2,1"),
+    Setting("rounds", int, "runs of each side and number of cores", 3),
+    Setting("limit", float, "what ours over official may be", 2.0),
+    Setting("mflop", float, "what the net's forward pass of an image may need", 25.0),
+    Setting("out", str, "path of the report without its ending", "runs/autoattack_speed"),
+    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("side", ("", *SIDES), "run this side once, print JSON, write nothing", ""),
 ]
 
 
@@ -63,7 +65,7 @@ def run_side(side: str, cores: Sequence[int], given: dict[str, Any]) -> dict[str
         text=True,
     )
     if done.returncode:
-        raise UsageError(f"the {side} side ended with {done.returncode}; its message is above")
+        raise InputError(f"the {side} side ended with {done.returncode}; its message is above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -71,20 +73,20 @@ def compare(given: dict[str, Any]) -> int:
     """Take turns, judge, write."""
     options = defaults(FLAGS) | given
     if not options["workdir"]:
-        raise UsageError("--workdir=FOLDER of a run is needed")
+        raise InputError("--workdir=FOLDER of a run is needed")
     if options["side"]:
         from official.timed import play
 
         print(json.dumps(play(options)))
         return 0
-    from report import markdown
-    from runtime import describe
-    from workdir import write_json
+    from l2ljax.evaluation.tables import markdown
+    from l2ljax.machine import describe
+    from l2ljax.runs.workdir import write_json
 
     cores = sorted(os.sched_getaffinity(0))
     counts = options["threads"].split(",")
     if not all(count.isdigit() and 0 < int(count) <= len(cores) for count in counts):
-        raise UsageError(f"--threads={options['threads']}: this process may use {len(cores)} cores")
+        raise InputError(f"--threads={options['threads']}: this process may use {len(cores)} cores")
     counts = [int(count) for count in counts]
     runs: list[dict[str, Any]] = []
     for round_ in range(options["rounds"]):
@@ -95,7 +97,7 @@ def compare(given: dict[str, Any]) -> int:
                 runs.append({"side": side, "threads": count, "round": round_, **result})
                 print(f"round {round_ + 1}, {count} threads, {side}: {result['total']:.1f} s")
     if runs[0]["mflop"] > options["mflop"]:
-        raise UsageError(f"the net needs {runs[0]['mflop']:.1f} MFLOP, more than --mflop")
+        raise InputError(f"the net needs {runs[0]['mflop']:.1f} MFLOP, more than --mflop")
     rows = summarise(runs)
     shown = {flag.name: given[flag.name] for flag in FLAGS if flag.name in given}
     shown.pop("data_dir", None)

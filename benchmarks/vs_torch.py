@@ -22,12 +22,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-import config as configuration
-from options import Flag, UsageError, defaults, fraction, run_main, step_size
+from l2ljax.commands.flags import run_main
+from l2ljax.errors import InputError
+from l2ljax.runs import settings as configuration
+from l2ljax.settings import Setting, defaults, fraction, step_size
 from sides import run_side
 from written import command, write
 
@@ -38,18 +40,18 @@ METHODS = "plain,pgm,grad_l2l,two_step_l2l"
 
 FLAGS = [
     *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
-    Flag("methods", str, f"some of {METHODS}", METHODS),
-    Flag("models", str, "wrn-D-K and the two preact_resnet18, joined by commas", "wrn-10-1"),
-    Flag("sides", str, "ours, eager and compiled; on a CPU ours,eager"),
-    Flag("size", int, "side of the random images", 32),
-    Flag("channels", int, "and their channels", 3),
-    Flag("threads", int, "cores for each side on a CPU", 2),
-    Flag("steps", int, "steps of a round", 10),
-    Flag("rounds", int, "processes of each side", 3),
-    Flag("bound", float, "what gradients may differ by, over a tensor's largest entry", 1e-5),
-    Flag("out", str, "path of the report without its ending", "runs/vs_torch"),
-    Flag("side", str, "one side in this process: print JSON, write nothing", ""),
-    Flag("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    Setting("methods", str, f"some of {METHODS}", METHODS),
+    Setting("models", str, "wrn-D-K and the two preact_resnet18, joined by commas", "wrn-10-1"),
+    Setting("sides", str, "ours, eager and compiled; on a CPU ours,eager"),
+    Setting("size", int, "side of the random images", 32),
+    Setting("channels", int, "and their channels", 3),
+    Setting("threads", int, "cores for each side on a CPU", 2),
+    Setting("steps", int, "steps of a round", 10),
+    Setting("rounds", int, "processes of each side", 3),
+    Setting("bound", float, "what gradients may differ by, over a tensor's largest entry", 1e-5),
+    Setting("out", str, "path of the report without its ending", "runs/vs_torch"),
+    Setting("side", str, "one side in this process: print JSON, write nothing", ""),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
 
@@ -66,7 +68,7 @@ def configuration_of(options: dict[str, Any], model: str, method: str, **changes
 def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """(JAX's state, f, g) with the same weights; f and g are torch modules."""
     import torch_nets
-    from game import make_game
+    from l2ljax.runs.game import make_game
     from mfu import random_images
 
     data = random_images(config["batch_size"], options["size"], options["channels"])
@@ -206,15 +208,15 @@ def compare(given: dict[str, Any]) -> int:
     options = defaults(FLAGS) | given
     for name in ("steps", "rounds", "threads", "size", "channels"):
         if options[name] <= 0:
-            raise UsageError(f"--{name}={options[name]} must be positive")
+            raise InputError(f"--{name}={options[name]} must be positive")
     for method in options["methods"].split(","):
         if method not in METHODS.split(","):
-            raise UsageError(f"--methods={method} has no writing in torch: {METHODS} have")
+            raise InputError(f"--methods={method} has no writing in torch: {METHODS} have")
     try:
         import torch
     except ImportError:
-        raise UsageError("torch is missing: pip install -e '.[crosscheck]'") from None
-    from runtime import prepare
+        raise InputError("torch is missing: pip install -e '.[crosscheck]'") from None
+    from l2ljax.machine import prepare
 
     prepare(options["compilation_cache"])
     if options["side"]:
@@ -236,7 +238,7 @@ def compare(given: dict[str, Any]) -> int:
             shown = ", ".join(f"{player} {worst:.1e}" for player, worst in found.items())
             print(f"gradients of {what} in {width} differ by at most {shown}", flush=True)
         if max(widths["float64"].values()) > options["bound"]:
-            raise UsageError(f"{what}: the two writings differ by more than {options['bound']}")
+            raise InputError(f"{what}: the two writings differ by more than {options['bound']}")
     rounds: list[dict[str, Any]] = []
     for number in range(options["rounds"]):
         turn = sides if number % 2 == 0 else sides[::-1]
@@ -248,7 +250,7 @@ def compare(given: dict[str, Any]) -> int:
 def _write(options, given, sides, checked, rounds) -> int:
     import torch
 
-    from runtime import describe
+    from l2ljax.machine import describe
 
     report = {
         "command": command("vs_torch.py", given),

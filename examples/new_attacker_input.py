@@ -17,7 +17,7 @@ from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacker_input import image_and_gradient, input_gradient, normalise
 from l2ljax.attacks import parse
 from l2ljax.data import load, scale
-from l2ljax.evaluate import freeze, robust
+from l2ljax.evaluation.accuracy import freeze, robust
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
 from l2ljax.solvers import grad_l2l, none

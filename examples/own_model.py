@@ -16,7 +16,7 @@ import optax
 from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacks import parse, pgd
 from l2ljax.data import load, scale
-from l2ljax.evaluate import freeze, robust
+from l2ljax.evaluation.accuracy import freeze, robust
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.solvers import none, pgm
 

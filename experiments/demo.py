@@ -1,105 +1,11 @@
-"""The main job in one command: Plain, PGM Net and Grad L2L on digits, attacked side by side.
+"""Three methods on digits, attacked side by side.
 
-    make run        (or: python experiments/demo.py --out=runs/demo)
-
-Trains three small nets with recipe `quick`, attacks each with FGSM, PGM-10 and PGM-100 from 5
-random starts, and draws the curves, what the learned attacker does, and its perturbations.
+See `python experiments/demo.py --help`, or `l2ljax demo --help` where it is installed.
 """
 
-import json
-import pathlib
-import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-import evaluate
-import train
-from options import Flag, UsageError, defaults, run_main
-
-METHODS = ("plain", "pgm", "grad_l2l")
-
-FLAGS = [
-    Flag("out", str, "folder of the runs, pictures and tables", "runs/demo"),
-    Flag("seed", int, "seed of the three runs", 0),
-    Flag("epochs", int, "epochs of every run; the recipe's"),
-    Flag("flags", str, "further flags of every training run, as '--model=mlp'", ""),
-    Flag("attacks", str, "names joined by commas", "clean,fgsm,pgm10,pgm100x5"),
-    Flag("columns", int, "images on the sheet of perturbations", 10),
-]
-
-
-def demo(given: dict[str, Any]) -> int:
-    """Train, attack, print, draw."""
-    options = defaults(FLAGS) | given
-    if options["columns"] <= 0:
-        raise UsageError(f"--columns={options['columns']} must be positive")
-    out = pathlib.Path(options["out"])
-    for method in METHODS:
-        print(f"\n== {method} ==", flush=True)
-        command = [f"--method={method}", f"--seeds={options['seed']}", f"--workdir={out / method}"]
-        command += [f"--epochs={options['epochs']}"] if options["epochs"] else []
-        command += shlex.split(options["flags"])
-        code = train.main([*command, "--final_attacks=clean"])
-        code = code or evaluate.main(
-            [f"--workdir={out / method}", f"--attacks={options['attacks']}"]
-        )
-        if code:
-            return code
-    measured = {m: json.loads((out / m / "evaluation.json").read_text()) for m in METHODS}
-    seconds = {m: json.loads((out / m / "summary.json").read_text())["seconds"] for m in METHODS}
-    _print(measured, seconds)
-    print("\nWritten:")
-    pictures = [path for m in METHODS for path in sorted((out / m).glob("*.png"))]
-    pictures += _draw(out, measured, options["columns"])
-    for path in (*sorted(out.glob("*/evaluation.json")), *pictures):
-        print(f"  {path}")
-    return 0
-
-
-def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
-    from report import align, interval
-
-    first = measured[METHODS[0]]
-    lines = [["method", *(r["attack"] for r in first["results"]), "training"]]
-    for method, evaluation in measured.items():
-        shares = [interval(r["accuracy"], evaluation["images"]) for r in evaluation["results"]]
-        lines.append([method, *shares, f"{seconds[method]['train']:.1f} s"])
-    print(
-        f"\n{first['config']['dataset']}, eps = {first['config']['eps']}, "
-        f"{first['images']} test images, one seed; accuracy with its 95 % interval:\n"
-    )
-    print(align(lines))
-    print(
-        "\nA plain net falls to a few gradient steps. Grad L2L's attacker is a network that turns "
-        "the image\nand its loss gradient into a perturbation; one backward pass teaches both."
-    )
-
-
-def _draw(out: pathlib.Path, measured: dict[str, Any], columns: int) -> list[pathlib.Path]:
-    from l2ljax.evaluate import wilson
-    from l2ljax.record import read
-    from pictures import figures_or_none
-    from sheet import sheet
-
-    figures = figures_or_none()
-    if figures is None:
-        return []
-    table = {
-        method: {
-            r["attack"]: (r["accuracy"], *wilson(r["accuracy"], e["images"])) for r in e["results"]
-        }
-        for method, e in measured.items()
-    }
-    curves = {method: read(out / method / "metrics.jsonl") for method in METHODS}
-    comparison = figures.draw_comparison(out / "comparison.png", curves, table)
-    return [comparison, sheet(out / "grad_l2l", out / "perturbations.png", columns)]
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command line."""
-    return run_main("demo.py", __doc__, FLAGS, demo, argv)
-
+from l2ljax.commands.demo import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

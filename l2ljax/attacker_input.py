@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import pmax, stop_gradient
 
-from l2ljax.names import word
+from l2ljax.errors import word
 from l2ljax.types import Array, Ell, Tree, without_statistics
 
 GradNorm = Literal["batch_max", "per_example_max", "sign", "none"]

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from l2ljax.errors import InputError
-from l2ljax.names import word
+from l2ljax.errors import InputError, word
 from l2ljax.streams import as_keys
 from l2ljax.types import Array
 

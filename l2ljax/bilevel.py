@@ -16,11 +16,10 @@ import optax
 from jax.lax import pmean, stop_gradient
 
 from l2ljax.ball import batch_rows, per_image
-from l2ljax.errors import InputError
+from l2ljax.errors import InputError, word
 from l2ljax.functional import MODES, Functional, check_apply, pass_again
 from l2ljax.gate import check_count, check_eps, check_images, check_logits, images, labels
 from l2ljax.inner_loop import repeat
-from l2ljax.names import word
 from l2ljax.step_input import check_players, check_state
 from l2ljax.streams import one_key, stream
 from l2ljax.types import Apply, Array, Method, Mode, Seeing, State, Tree

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from l2ljax.errors import InputError
-from l2ljax.names import word
+from l2ljax.errors import InputError, word
 from l2ljax.streams import one_key
 from l2ljax.types import Apply, Array, Mode, Seeing, Tree
 

@@ -25,8 +25,7 @@ import numpy as np
 from jax.core import Tracer
 
 from l2ljax.ball import NORMS, scale
-from l2ljax.errors import InputError
-from l2ljax.names import word
+from l2ljax.errors import InputError, word
 from l2ljax.types import Array
 
 TOLERANCE = 1e-6

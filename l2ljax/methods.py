@@ -13,13 +13,12 @@ from l2ljax import solvers
 from l2ljax.attacker_input import image_and_gradient
 from l2ljax.ball import Radii
 from l2ljax.bilevel import ORDERS
-from l2ljax.errors import InputError
+from l2ljax.errors import InputError, word
 from l2ljax.gate import check_count, check_positive
 from l2ljax.grad_align import grad_align
 from l2ljax.interpolation import interpolated, toward_partner
 from l2ljax.losses import ATTACK_LOSSES, TrainLoss, adversarial, clean, clean_mix, trades
 from l2ljax.models import CoordinateLSTM
-from l2ljax.names import word
 from l2ljax.two_terms import two_terms
 from l2ljax.types import Array, Ell, Method, Solver
 

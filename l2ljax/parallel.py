@@ -24,14 +24,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from l2ljax.names import nearest
+from l2ljax.devices import AXIS
+from l2ljax.errors import nearest
 from l2ljax.types import Tree
 
 Kind = Literal["none", "pmap", "sharding"]
 KINDS: tuple[Kind, ...] = ("none", "pmap", "sharding")
-
-AXIS = "devices"
-"""The one axis over which anything is split."""
 
 
 class Layout(NamedTuple):

@@ -18,11 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from l2ljax.errors import RecordError
+
 _RESERVED = ("step", "epoch", "time")
-
-
-class RecordError(ValueError):
-    """The metrics cannot be read or written; one line for the user."""
 
 
 class Record:

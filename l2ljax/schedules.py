@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import optax
 
-from l2ljax.errors import InputError
+from l2ljax.errors import InputError, nearest
 from l2ljax.gate import check_count, check_eps, check_positive
-from l2ljax.names import nearest
 from l2ljax.types import Array
 
 SCHEDULES = ("constant", "piecewise", "cyclic", "cosine")

@@ -14,13 +14,14 @@ import sys
 import jax
 import numpy as np
 
-import config as configuration
-import game as games
-from feed import Feed
-from hosts import HOSTS, join
+from l2ljax.commands.flags import parse
 from l2ljax.data import load
+from l2ljax.hosts import HOSTS, join
 from l2ljax.parallel import leads
-from options import defaults, parse
+from l2ljax.runs import game as games
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.feed import Feed
+from l2ljax.settings import defaults
 
 L2L = {"attacker": "two_layer", "attacker_width": 0.03125}
 # Of a batch in parts an image must get the same noise, crop and dropout on any number of devices.

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def environment(devices=1):
     """Ours, with so many devices and the repository's modules in reach."""
     flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
-    path = os.pathsep.join(str(ROOT / name) for name in (".", "experiments", "tests"))
+    path = os.pathsep.join(str(ROOT / name) for name in (".", "tests"))
     return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
 
 

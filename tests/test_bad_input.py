@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-import evaluate
-import train
+from l2ljax.commands import evaluate, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 

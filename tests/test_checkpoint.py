@@ -17,7 +17,8 @@ import numpy as np
 import optax
 import pytest
 
-from l2ljax.checkpoint import CheckpointError, Checkpoints, fingerprint, restore_any
+from l2ljax.checkpoint import Checkpoints, fingerprint, restore_any
+from l2ljax.errors import CheckpointError
 from l2ljax.types import State
 
 

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-import config
-from config import DECIDES, check_batch, differences, epochs, read, resolve, show
 from l2ljax.attacks import parse_all
+from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
+from l2ljax.errors import InputError
 from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, make_classifier
-from options import UsageError, parse
-from recipes import RECIPES, default_recipe
-from recipes.base import METHOD
+from l2ljax.runs import settings as config
+from l2ljax.runs.recipes import RECIPES, default_recipe
+from l2ljax.runs.recipes.base import METHOD
+from l2ljax.runs.settings import DECIDES, check_batch, differences, epochs, read, resolve, show
 
 NAMES = {flag.name for flag in DECIDES}
 
@@ -139,7 +140,7 @@ def test_a_fraction_keeps_its_text():
     ],
 )
 def test_what_is_refused_in_one_line(argv, words):
-    with pytest.raises(UsageError) as info:
+    with pytest.raises(InputError) as info:
         resolve(given(*argv))
     said = str(info.value)
     assert len(said.splitlines()) == 1
@@ -177,7 +178,7 @@ def test_epochs_are_a_list_of_numbers():
 def test_a_batch_must_fit_into_the_training_split():
     data = SimpleNamespace(x_train=range(100), name="own")
     check_batch({"batch_size": 100}, data)
-    with pytest.raises(UsageError, match="--batch_size=101.*own.*100 images"):
+    with pytest.raises(InputError, match="--batch_size=101.*own.*100 images"):
         check_batch({"batch_size": 101}, data)
 
 
@@ -236,7 +237,7 @@ def test_differences_name_the_flags_with_both_values():
 def test_a_folder_without_a_configuration_is_refused(content, words, tmp_path):
     if content is not None:
         (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UsageError, match=words) as info:
+    with pytest.raises(InputError, match=words) as info:
         read(tmp_path)
     assert str(tmp_path) in str(info.value) and len(str(info.value).splitlines()) == 1
 

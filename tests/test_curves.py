@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from curves import RATIOS, STEPS, curves
 from l2ljax.attacks import parse, pgd
-from l2ljax.evaluate import robust, wilson
+from l2ljax.evaluation.accuracy import robust, wilson
+from l2ljax.evaluation.curves import RATIOS, STEPS, curves
 
 EPS, KEY = 0.06, jax.random.key(0)
 
@@ -114,7 +114,7 @@ def test_no_radius_leaves_the_box_but_in_l2_it_may():
 def kept(monkeypatch):
     """Every figure that is saved, to look inside."""
     pytest.importorskip("matplotlib")
-    from figures import curves as drawing
+    from l2ljax.figures import curves as drawing
 
     figures, save = [], drawing.save
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def kept(monkeypatch):
 
 
 def test_the_picture_has_every_point_and_its_wilson_band(found, tmp_path, kept):
-    from figures import draw_robustness
+    from l2ljax.figures import draw_robustness
     from test_figures import check_layout, check_png
 
     path = tmp_path / "new" / "robustness.png"
@@ -148,7 +148,7 @@ def test_the_picture_has_every_point_and_its_wilson_band(found, tmp_path, kept):
 
 
 def test_several_nets_have_a_colour_each_and_a_radius_of_their_own(found, tmp_path, kept):
-    from figures import draw_robustness
+    from l2ljax.figures import draw_robustness
     from test_figures import check_layout, check_png
 
     other = curves(KEY, net(1), *images(), eps=0.1, batch_size=60, ratios=(0, 1), steps=(1, 10))

@@ -6,7 +6,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from l2ljax.data import DataError, load
+from l2ljax.data import load
+from l2ljax.errors import DataError
 from test_data_official import (
     OFFICIAL,
     archives,

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from l2ljax.data import DataError, load
+from l2ljax.data import load
+from l2ljax.errors import DataError
 from test_data_official import archives, assert_loads, publish, tiny_counts, write
 
 __all__ = ["tiny_counts"]  # a fixture, used by every test here

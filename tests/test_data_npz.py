@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from l2ljax.data import DataError, load
+from l2ljax.data import load
+from l2ljax.errors import DataError
 
 
 def arrays(n=20, shape=(8, 8, 3), classes=4, dtype=np.uint8):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from l2ljax.data import DATASETS, DataError, load
+from l2ljax.data import DATASETS, load
+from l2ljax.errors import DataError
 
 
 @pytest.fixture(scope="module")

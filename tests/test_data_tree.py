@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l2ljax.data import DataError, load
+from l2ljax.data import load
+from l2ljax.errors import DataError
 from test_data_official import TRAIN, arrays, assert_loads, members, tiny_counts, write
 
 __all__ = ["tiny_counts"]  # a fixture, used by every test here

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import config as configuration
-import evaluate
-import measure
-import train
-from game import load_data, make_game
-from l2ljax.evaluate import Result, freeze
+from l2ljax.commands import evaluate, train
+from l2ljax.evaluation import suite as measure
+from l2ljax.evaluation.accuracy import Result, freeze
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.game import load_data, make_game
 
 SMALL = [
     "--model=mlp",

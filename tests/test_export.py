@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import export
-import train
+from l2ljax.checkpoint.manifest import flatten, nest
+from l2ljax.commands import export, train
 from l2ljax.functional import functional
-from l2ljax.manifest import flatten, nest
-from saved import open_run, restore
+from l2ljax.runs.saved import open_run, restore
 
 SMALL = [
     "--model=mlp",

@@ -56,7 +56,7 @@ def kept(monkeypatch):
     """Every figure that is saved, to look inside."""
     figures = []
     for name in ("run", "sheet", "comparison"):
-        module = importlib.import_module(f"figures.{name}")
+        module = importlib.import_module(f"l2ljax.figures.{name}")
 
         def save(figure, path, save=module.save):
             figures.append(figure)
@@ -104,7 +104,7 @@ def check_layout(figure):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_drawn_whatever_its_metrics_hold(name, tmp_path, kept):
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     drawn = draw_run(write_run(tmp_path, RUNS[name]))
     learns = any("attacker/adequacy" in line for line in RUNS[name])
@@ -119,7 +119,7 @@ def legend(axes):
 
 
 def test_curves_name_the_run_and_mark_the_best_epochs(tmp_path, kept):
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     lines = [epoch(1), epoch(2, **{"val/robust": 0.45}), epoch(3)]
     draw_run(write_run(tmp_path, lines, dataset="cifar10", eps="8/255", seed=7))
@@ -133,7 +133,7 @@ def test_curves_name_the_run_and_mark_the_best_epochs(tmp_path, kept):
 
 def test_an_epoch_that_overfitted_is_marked_where_it_was(tmp_path, kept):
     """Its own line is gone where the run was taken back: the epoch before tells of it."""
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     seen = {"epoch": 3, "robust": 0.05, "fgsm": 0.8, "peak": 0.3}
     event = {f"overfitting/{name}": value for name, value in seen.items()}
@@ -145,7 +145,7 @@ def test_an_epoch_that_overfitted_is_marked_where_it_was(tmp_path, kept):
 
 
 def test_a_plain_run_has_one_player_and_no_average(tmp_path, kept):
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     draw_run(write_run(tmp_path, RUNS["plain, without EMA"]))
     accuracy, *_, norms = kept[0].axes
@@ -154,14 +154,14 @@ def test_a_plain_run_has_one_player_and_no_average(tmp_path, kept):
 
 
 def test_one_loss_of_both_players_is_called_one(tmp_path, kept):
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     draw_run(write_run(tmp_path, [epoch(i, **{"phi/loss": 2 / i}) for i in (1, 2)]))
     assert "the same for both players" in kept[0].axes[1].get_title("left")
 
 
 def test_epoch_means_and_single_steps_are_different_curves(tmp_path, kept):
-    from figures import draw_run
+    from l2ljax.figures import draw_run
 
     draw_run(write_run(tmp_path, RUNS["learned, with EMA"]))
     faint, mean = kept[0].axes[1].lines[:2]
@@ -181,7 +181,7 @@ def images(n, size, channels):
 
 @pytest.mark.parametrize(("n", "size", "channels"), [(10, 8, 1), (10, 32, 3), (1, 32, 3)])
 def test_sheet_of_perturbations_fits_its_page_and_its_columns(tmp_path, kept, n, size, channels):
-    from figures import draw_perturbations
+    from l2ljax.figures import draw_perturbations
 
     x, rows, y, predictions = images(n, size, channels)
     path = tmp_path / "pictures" / "sheet.png"
@@ -196,7 +196,7 @@ def test_sheet_of_perturbations_fits_its_page_and_its_columns(tmp_path, kept, n,
 
 
 def test_sheet_shows_plus_eps_white_minus_eps_black_and_zero_grey(tmp_path, kept):
-    from figures import draw_perturbations
+    from l2ljax.figures import draw_perturbations
 
     x = np.full((1, 2, 2, 1), 0.5)
     delta = np.array([[0.1, -0.1], [0.0, 0.3]]).reshape(1, 2, 2, 1)
@@ -211,14 +211,14 @@ def test_sheet_shows_plus_eps_white_minus_eps_black_and_zero_grey(tmp_path, kept
 
 
 def test_sheet_marks_right_and_wrong_by_colour_and_by_sign(tmp_path, kept):
-    from figures import draw_perturbations
+    from l2ljax.figures import draw_perturbations
 
     x, rows, y, predictions = images(2, 8, 1)
     draw_perturbations(
         tmp_path / "sheet.png", x, rows, y, predictions, eps=8 / 255, class_names=LONG
     )
     words = [(text.get_text(), text.get_color()) for text in boxes(kept[0])]
-    from figures.style import BLACK, GREEN, RED
+    from l2ljax.figures.style import BLACK, GREEN, RED
 
     assert words.count((LONG[0], BLACK)) == 1
     assert words.count((LONG[0], GREEN)) == 2
@@ -242,14 +242,14 @@ def table_of(*runs, attacks=("clean", "fgsm", "pgm10", "pgm100x5")):
     ids=["two runs", "gaps", "many bars", "empty", "different attacks"],
 )
 def test_comparison_is_drawn_whatever_is_missing(tmp_path, kept, curves, table):
-    from figures import draw_comparison
+    from l2ljax.figures import draw_comparison
 
     check_png(draw_comparison(tmp_path / "comparison.png", curves, table))
     check_layout(kept[0])
 
 
 def test_comparison_has_one_colour_per_run_and_intervals_as_given(tmp_path, kept):
-    from figures import draw_comparison
+    from l2ljax.figures import draw_comparison
 
     curves = {run: [epoch(1), epoch(2)] for run in ("pgm", "grad_l2l")}
     table = table_of("grad_l2l", "pgm", attacks=("clean",))
@@ -274,7 +274,7 @@ def colour(name):
     ("seconds", "unit"), [(90, "seconds"), (900, "minutes"), (20_000, "hours")]
 )
 def test_training_time_has_a_readable_unit(tmp_path, kept, seconds, unit):
-    from figures import draw_comparison
+    from l2ljax.figures import draw_comparison
 
     lines = [epoch(i, **{"seconds/train": seconds * i / 2}) for i in (1, 2)]
     draw_comparison(tmp_path / "comparison.png", {"pgm": lines}, {})

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import expert
-import gail
-import imitating
-import imitation_table
-from config import read_json
-from l2ljax.imitation import collect, make_environment, play
+from l2ljax.commands import gail
+from l2ljax.imitation import collect, expert, make_environment, play
+from l2ljax.imitation import runs as imitating
+from l2ljax.imitation import table as imitation_table
 from l2ljax.record import Record, read
+from l2ljax.runs.settings import read_json
+from l2ljax.runs.workdir import open_workdir
 from needs import gymnax
-from workdir import open_workdir
 
 pytestmark = gymnax
 

@@ -11,16 +11,16 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from curves import curves
 from games import method_of
 from l2ljax import attacks
 from l2ljax.attacks import autoattack, parse
 from l2ljax.attacks.cascade import Run, cascade
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.ball import scale
-from l2ljax.evaluate import evaluate, robust
+from l2ljax.evaluation.accuracy import evaluate, robust
+from l2ljax.evaluation.curves import curves
 from l2ljax.masking import respond, subject
-from nets import withstood
+from l2ljax.runs.nets import withstood
 
 KEY = jax.random.key(3)
 EPS = 0.05
@@ -202,7 +202,7 @@ def test_inside_a_jit_what_can_be_seen_is_checked():
 
 def test_a_flax_net_given_other_images_says_which_and_what_was_expected():
     from games import small_net
-    from l2ljax.evaluate import freeze
+    from l2ljax.evaluation.accuracy import freeze
 
     f, theta, stats = small_net()
     f, x = freeze(f)(theta, stats), np.zeros((6, 1, 8, 8), np.float32)

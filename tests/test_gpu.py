@@ -47,7 +47,7 @@ def test_bad_flags_are_refused(capsys):
 def test_every_stage_is_a_command_that_parses(name):
     import importlib
 
-    from options import parse
+    from l2ljax.commands.flags import parse
 
     script, *flags = gpu.STAGES[name]
     given = parse(importlib.import_module(script.removesuffix(".py")).FLAGS, flags)

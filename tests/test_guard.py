@@ -5,12 +5,11 @@ import signal
 
 import pytest
 
-import run as loop
-import train
-import validation
-from guard import overfitted
 from l2ljax.checkpoint import restore_any
+from l2ljax.commands import train
 from l2ljax.record import read
+from l2ljax.runs import loop, validation
+from l2ljax.runs.overfitting import overfitted
 
 SMALL = "--method=fast_at --model=mlp --batch_size=256 --epochs=5 --augment=none --log_every=2"
 REST = "--final_attacks=clean,fgsm --noplots --notensorboard --checkpoint_every=2"

@@ -8,11 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-import hosts
-import rendezvous
-import train
+from l2ljax import hosts, rendezvous
+from l2ljax.commands import train
+from l2ljax.errors import InputError
 from l2ljax.record import read
-from options import UsageError
 from processes import launch, launch_together, wait_for_checkpoint
 
 SCRIPT = "experiments/train.py"
@@ -124,7 +123,7 @@ def meet_as(address, *each):
         try:
             rendezvous.meet(address, count, number, timeout)
             told[number] = "met"
-        except UsageError as error:
+        except InputError as error:
             told[number] = str(error)
 
     threads = [threading.Thread(target=come, args=one) for one in each]

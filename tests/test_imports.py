@@ -7,15 +7,14 @@ import sys
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPTS = ROOT / "experiments"
 HEAVY = ("matplotlib", "tensorflow", "tensorflow_datasets", "sklearn", "torch", "gymnax")
 
 
 def imported(code: str) -> set[str]:
-    """Packages that `python -X importtime` shows for this code, run in the scripts' folder."""
+    """Packages that `python -X importtime` shows for this code, run in the repository."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code],
-        cwd=SCRIPTS,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
@@ -26,8 +25,10 @@ def imported(code: str) -> set[str]:
 
 
 def test_the_scripts_import_nothing_heavy():
-    found = imported("import train, evaluate, compare, search, transfer, export, gail")
-    assert found >= {"numpy", "jax", "transfer", "export"}
+    found = imported(
+        "from l2ljax.commands import train, evaluate, compare, search, transfer, export, gail"
+    )
+    assert found >= {"numpy", "jax", "l2ljax"}
     assert not found & {*HEAVY, "tensorboardX"}
 
 
@@ -42,7 +43,8 @@ def test_before_its_first_step_training_has_drawn_nothing_and_opened_no_tfds(tmp
     flags = [f"--dataset=npz:{tmp_path / 'own.npz'}", f"--workdir={tmp_path / 'run'}"]
     flags += ["--method=plain", "--model=mlp", "--epochs=1", "--batch_size=8", "--notensorboard"]
     code = f"""
-import feed, train
+from l2ljax.commands import train
+from l2ljax.runs import feed
 
 def first(self, *arguments):
     print("a first step")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-import train
 from climbs import (
     Hill,
     Learned,
@@ -26,6 +25,8 @@ from inner_optimisers import main
 from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, TUNED, page, summarise, verdict
 from l2ljax import attacks
 from l2ljax.ball import uniform
+from l2ljax.commands import train
+from l2ljax.errors import InputError
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
@@ -33,7 +34,6 @@ from l2ljax.solvers.apgd import apgd
 from l2ljax.solvers.rnn import rnn
 from learn_to_climb import stages
 from learn_to_climb import train as learn
-from options import UsageError
 
 X, Y = images(size=4, classes=3)
 THETA = initialise(SmoothClassifier(), jax.random.key(1), X)[0]
@@ -147,7 +147,7 @@ def test_phi_learns_to_climb_through_its_stages():
 def test_a_value_for_every_stage_or_none_at_all():
     options = {"t_train": "10,20", "ascents": "300,100", "phi_lr": "0.05,0.01"}
     assert stages(options) == [(10, 300, 0.05), (20, 100, 0.01)]
-    with pytest.raises(UsageError, match="a value for every stage"):
+    with pytest.raises(InputError, match="a value for every stage"):
         stages(options | {"ascents": "300"})
 
 
@@ -233,7 +233,7 @@ def test_the_report_has_every_player_on_every_other_net(runs, tmp_path):
 
 def test_the_picture_is_a_png(tmp_path):
     pytest.importorskip("matplotlib")
-    from figures.inner_optimisers import draw_inner_optimisers
+    from l2ljax.figures.inner_optimisers import draw_inner_optimisers
 
     report = summarise(numbers([4, 6], [3, 1], [2, 7], [1, 2]), draws=50)
     report |= {"dataset": "digits", "images": 3, "judged_on": ["b", "c"]}

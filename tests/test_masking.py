@@ -376,7 +376,7 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
 
-    from figures.masking import draw_surfaces
+    from l2ljax.figures.masking import draw_surfaces
 
     planes = {"PGM net": surface(judged(net, X[:2], Y[:2]), reach=2.0, points=7)}
     if case == "two nets":
@@ -393,10 +393,10 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
 
 def test_the_report_prints_every_check_and_what_was_not_made(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    import config as configuration
-    from game import make_game
-    from masking_report import masking_report
-    from saved import Saved
+    from l2ljax.runs import settings as configuration
+    from l2ljax.runs.game import make_game
+    from l2ljax.runs.masking import masking_report
+    from l2ljax.runs.saved import Saved
 
     flags = {"method": "grad_l2l", "model": "mlp", "attacker_width": 1 / 32}
     config = configuration.resolve({"dataset": "digits", **flags})

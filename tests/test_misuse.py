@@ -14,16 +14,13 @@ from flax import nnx
 from flax.training.train_state import TrainState
 from jax.tree_util import Partial
 
-import compare
-import evaluate as evaluate_script
-import search
-import train
-import transfer
 from l2ljax import attacks, functional, init_state, initialise, make_method, make_step
 from l2ljax.attacks import autoattack, parse, parse_all
 from l2ljax.checkpoint import Checkpoints, restore_any
+from l2ljax.commands import compare, search, train, transfer
+from l2ljax.commands import evaluate as evaluate_script
 from l2ljax.data import load
-from l2ljax.evaluate import evaluate, freeze, robust
+from l2ljax.evaluation.accuracy import evaluate, freeze, robust
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.schedules import learning_rate, optimiser, radius
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2ljax.checkpoint import CheckpointError, Checkpoints
+from l2ljax.checkpoint import Checkpoints
+from l2ljax.errors import CheckpointError
 from l2ljax.functional import functional, initialise
 from l2ljax.models import MODELS, make_classifier
 from l2ljax.models.mlp import MLP

@@ -1,4 +1,4 @@
-from l2ljax.names import nearest
+from l2ljax.errors import nearest
 
 
 def test_message_names_the_nearest_and_lists_all_in_their_order():

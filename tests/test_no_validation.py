@@ -4,16 +4,12 @@ import json
 
 import pytest
 
-import compare
-import config as configuration
-import evaluate
-import search
-import train
-import transfer
 from l2ljax.checkpoint import restore_any
+from l2ljax.commands import compare, evaluate, search, train, transfer
 from l2ljax.data import load
+from l2ljax.errors import InputError
 from l2ljax.record import read
-from options import UsageError
+from l2ljax.runs import settings as configuration
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --batch_size=256 --epochs=2"
 REST = "--val_size=0 --ema_decay=0.9 --diagnose=16 --final_attacks=clean,fgsm --notensorboard"
@@ -93,5 +89,5 @@ def test_nothing_is_chosen_or_compared_without_validation_images(tmp_path, capsy
     assert "--val_size=0 holds out no validation images to choose by" in line
     assert not list(tmp_path.iterdir())
     config = configuration.resolve({"method": "plain", "dataset": "digits"})
-    with pytest.raises(UsageError, match="holds out no validation images to choose by"):
+    with pytest.raises(InputError, match="holds out no validation images to choose by"):
         search.train_once(config, load("digits", val_size=0), 0)

@@ -7,26 +7,17 @@ import warnings
 import pytest
 
 from l2ljax.ball import length
-from l2ljax.data import DataError
-from options import (
-    Flag,
-    UsageError,
-    check_eps,
-    defaults,
-    fraction,
-    parse,
-    run_main,
-    show_help,
-    step_size,
-)
+from l2ljax.commands.flags import parse, run_main, show_help
+from l2ljax.errors import DataError, InputError
+from l2ljax.settings import Setting, check_eps, defaults, fraction, step_size
 
 TABLE = [
-    Flag("eps", "fraction", "radius of the ball", "0.1"),
-    Flag("size", int, "how many", 3),
-    Flag("rate", float, "per step"),
-    Flag("mix", bool, "both kinds", True),
-    Flag("word", ("one", "two"), "which of them"),
-    Flag("name", str, "of the thing", ""),
+    Setting("eps", "fraction", "radius of the ball", "0.1"),
+    Setting("size", int, "how many", 3),
+    Setting("rate", float, "per step"),
+    Setting("mix", bool, "both kinds", True),
+    Setting("word", ("one", "two"), "which of them"),
+    Setting("name", str, "of the thing", ""),
 ]
 
 
@@ -73,7 +64,7 @@ def test_what_is_given_and_nothing_else(argv, given):
     ],
 )
 def test_what_is_refused_in_one_line(argv, words):
-    with pytest.raises(UsageError) as info:
+    with pytest.raises(InputError) as info:
         parse(TABLE, argv)
     said = str(info.value)
     assert len(said.splitlines()) == 1
@@ -106,16 +97,16 @@ def test_a_fraction_is_a_number(text, number):
     ["", "/", "8/", "/255", "8/0", "0/0", "1/2/3", "nan", "inf", "-inf", "8/nan", "eight", "8%"],
 )
 def test_what_is_no_finite_number_is_refused(text):
-    with pytest.raises(UsageError, match="is no number such as 0.03 or 8/255"):
+    with pytest.raises(InputError, match="is no number such as 0.03 or 8/255"):
         fraction(text)
 
 
 def test_eps_lies_in_the_range_of_pixels():
     assert [check_eps(text) for text in ("1", "8/255", "1e-6", 0.5)] == [1.0, 8 / 255, 1e-6, 0.5]
     for text in ("0", "0.0", "0/255", "-0.1", "-8/255", "1.0001", "8", "256/255"):
-        with pytest.raises(UsageError, match=f"--eps={text} is outside"):
+        with pytest.raises(InputError, match=f"--eps={text} is outside"):
             check_eps(text)
-    with pytest.raises(UsageError):
+    with pytest.raises(InputError):
         check_eps("nan")
 
 
@@ -133,7 +124,7 @@ def main(body, *argv):
     return run_main("it.py", "What it does.", TABLE, body, argv)
 
 
-@pytest.mark.parametrize("error", [UsageError("no such thing"), DataError("no such thing")])
+@pytest.mark.parametrize("error", [InputError("no such thing"), DataError("no such thing")])
 def test_an_error_of_the_users_is_one_line_and_exit_code_2(error, capsys):
     def body(given):
         raise error
@@ -179,7 +170,7 @@ SCRIPTS = sorted(
 @pytest.mark.parametrize("script", SCRIPTS)
 class TestEveryScript:
     def test_its_help_names_every_flag_with_its_meaning(self, script, capsys):
-        module = importlib.import_module(script)
+        module = importlib.import_module(f"l2ljax.commands.{script}")
         assert module.main(["--help"]) == 0
         text = capsys.readouterr().out
         names = [flag.name for flag in module.FLAGS]
@@ -189,7 +180,7 @@ class TestEveryScript:
             assert len(flag.help.split()) > 1, f"--{flag.name}: unit or meaning?"
 
     def test_its_defaults_are_of_their_kind(self, script):
-        for flag in importlib.import_module(script).FLAGS:
+        for flag in importlib.import_module(f"l2ljax.commands.{script}").FLAGS:
             if flag.default is None:
                 continue
             if isinstance(flag.kind, tuple):
@@ -200,7 +191,7 @@ class TestEveryScript:
                 assert type(flag.default) is flag.kind, flag.name
 
     def test_an_unknown_flag_names_the_nearest(self, script, capsys):
-        module = importlib.import_module(script)
+        module = importlib.import_module(f"l2ljax.commands.{script}")
         name = module.FLAGS[0].name
         assert module.main([f"--{name}z=1"]) == 2
         said = capsys.readouterr().err
@@ -218,5 +209,5 @@ def test_a_step_is_a_number_or_a_multiple_of_the_radius(text, number):
 
 @pytest.mark.parametrize("text", ["eps", "1.25 radii", "1epsilon", "eps1.25", ""])
 def test_what_is_no_step_is_refused(text):
-    with pytest.raises(UsageError, match="is no"):
+    with pytest.raises(InputError, match="is no"):
         step_size(text)

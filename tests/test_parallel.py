@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from feed import cuts, even
 from l2ljax.ball import batch_rows
 from l2ljax.parallel import Layout, lay_out
+from l2ljax.runs.feed import cuts, even
 from processes import launch, launch_together
 
 METHODS = ("plain", "pgm", "grad_l2l")

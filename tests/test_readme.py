@@ -12,15 +12,15 @@ import subprocess
 
 import pytest
 
-import config as configuration
-import gail
-import runtime
+from l2ljax import machine
 from l2ljax.attacks import parse_all, pgd
 from l2ljax.attacks.specs import Play
+from l2ljax.commands import gail
+from l2ljax.commands.flags import parse
 from l2ljax.methods import METHODS
 from l2ljax.models import MODELS
-from options import parse
-from recipes import RECIPES
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.recipes import RECIPES
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,9 @@ def commands():
 
 def table(script):
     """The flags of a script."""
-    return importlib.import_module(pathlib.Path(script).stem).FLAGS
+    folder, stem = pathlib.Path(script).parent.name, pathlib.Path(script).stem
+    module = f"l2ljax.commands.{stem}" if folder == "experiments" else stem
+    return importlib.import_module(module).FLAGS
 
 
 def test_there_are_blocks_and_commands_to_check():
@@ -103,16 +105,16 @@ def test_every_file_named_exists():
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_commit_with_changes_beside_it_is_said_in_words(tmp_path, monkeypatch):
-    file = tmp_path / "runtime.py"
+    file = tmp_path / "machine.py"
     file.write_text("first\n")
     who = ("-c", "user.name=l2ljax", "-c", "user.email=l2ljax@example.org")
     for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "A file.")):
         subprocess.run(["git", "-C", tmp_path, *words], check=True)
-    monkeypatch.setattr(runtime, "__file__", str(file))
-    clean = runtime.describe()["commit"]
+    monkeypatch.setattr(machine, "__file__", str(file))
+    clean = machine.describe()["commit"]
     assert re.fullmatch("[0-9a-f]{12}", clean)
     file.write_text("second\n")
-    assert runtime.describe()["commit"] == f"{clean} and changes not committed"
+    assert machine.describe()["commit"] == f"{clean} and changes not committed"
 
 
 def test_no_page_of_results_calls_a_commit_dirty():

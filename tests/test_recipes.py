@@ -4,14 +4,15 @@ import shlex
 
 import pytest
 
-from config import DECIDES, OWN, WHAT, epochs, resolve
 from l2ljax.ball import length
+from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
-from options import check_eps, parse, step_size
-from recipes import DERIVED, OF_METHOD, QUICK, RECIPES, base, default_recipe, flags_of
+from l2ljax.runs.recipes import DERIVED, OF_METHOD, QUICK, RECIPES, base, default_recipe, flags_of
+from l2ljax.runs.settings import DECIDES, OWN, WHAT, epochs, resolve
+from l2ljax.settings import check_eps, step_size
 
 FLAGS = {flag.name: flag for flag in DECIDES}
 SETTINGS = set(FLAGS) - {flag.name for flag in WHAT}
@@ -80,7 +81,7 @@ def test_what_the_authors_choose_by_the_radius():
 
 
 def test_later_layers_win(monkeypatch):
-    from recipes import quick
+    from l2ljax.runs.recipes import quick
 
     assert flags_of("quick", "cifar10", "pgm")["batch_size"] == base.FLAGS["batch_size"]
     sizes = []

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2ljax.record import Record, RecordError, read
+from l2ljax.errors import RecordError
+from l2ljax.record import Record, read
 
 
 def lines(workdir):

@@ -6,16 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-import compare
-import demo
-import evaluate
-import search
-from comparison_page import page
-from l2ljax.evaluate import Result, Step, wilson
+from l2ljax.commands import compare, demo, evaluate, search
+from l2ljax.commands.comparison_page import page
+from l2ljax.evaluation.accuracy import Result, Step, wilson
+from l2ljax.evaluation.suite import after_warnings
+from l2ljax.evaluation.tables import interval, markdown
 from l2ljax.methods import METHODS
-from measure import after_warnings
-from options import defaults
-from report import interval, markdown
+from l2ljax.settings import defaults
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --diagnose=16"
 
@@ -196,7 +193,7 @@ def test_search_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
 
 def test_every_draw_of_a_search_is_a_possible_run():
-    import config
+    from l2ljax.runs import settings as config
 
     trials = defaults(search.FLAGS)["trials"]
     assert set(search.SPACES) == set(METHODS)

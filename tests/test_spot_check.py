@@ -2,7 +2,7 @@
 
 import pytest
 
-from spot_check import ATTACKS, verdict
+from l2ljax.runs.spot_check import ATTACKS, verdict
 
 
 def check(pgm, quick):

@@ -8,8 +8,8 @@ import time
 import jax
 import pytest
 
-import train
 from l2ljax.checkpoint import Checkpoints, restore_any
+from l2ljax.commands import train
 from l2ljax.record import read
 from processes import launch, wait_for_checkpoint
 
@@ -132,7 +132,7 @@ def test_resume_is_bit_identical(uninterrupted, tmp_path, monkeypatch, step):
 
 
 def interrupt_at(monkeypatch, step):
-    import run as loop
+    from l2ljax.runs import loop
 
     measured = loop.Run.measured
 
@@ -201,7 +201,7 @@ def test_init_from_takes_theta_and_refuses_other_architectures(uninterrupted, tm
 
 
 def test_several_seeds_are_several_runs_and_one_compilation(tmp_path, monkeypatch):
-    import game
+    from l2ljax.runs import game
 
     compiled, compile_once = [], game._compile_once
 
@@ -251,7 +251,7 @@ def test_a_checkpoint_is_due_by_the_clock_within_an_epoch_too(uninterrupted, tmp
 def test_ones_own_arrays_train_and_evaluate(tmp_path, capsys):
     import numpy as np
 
-    import evaluate
+    from l2ljax.commands import evaluate
 
     rng = np.random.default_rng(0)
     y = np.arange(330) % 3
@@ -282,7 +282,7 @@ def test_every_method_trains_through_the_script(method, tmp_path):
 
 
 def test_a_signal_before_the_first_step_saves_the_start(uninterrupted, tmp_path, monkeypatch):
-    import run as loop
+    from l2ljax.runs import loop
 
     resume = loop.Run.resume
 
@@ -299,7 +299,7 @@ def test_a_signal_before_the_first_step_saves_the_start(uninterrupted, tmp_path,
 
 
 def test_two_processes_do_not_train_in_one_folder(uninterrupted, capsys):
-    from workdir import lock
+    from l2ljax.runs.workdir import lock
 
     with lock(uninterrupted):
         assert run(uninterrupted) == 2
@@ -363,7 +363,7 @@ def test_a_profile_says_whose_time_went_where(tmp_path, capsys):
 
 
 def test_out_of_memory_is_one_line_with_the_ways_out(tmp_path, monkeypatch, capsys):
-    import run as loop
+    from l2ljax.runs import loop
 
     def exhausted(*args):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-import evaluate
-import train
-import transfer
 from l2ljax.attacks import pgd
 from l2ljax.attacks.cascade import Run
 from l2ljax.ball import scale
-from l2ljax.evaluate import wilson
-from nets import agreed, broken_gradients, by_name, open_nets, withstood
+from l2ljax.commands import evaluate, train, transfer
+from l2ljax.evaluation.accuracy import wilson
+from l2ljax.runs.nets import agreed, broken_gradients, by_name, open_nets, withstood
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
 SMALL += ["--final_attacks=clean", "--noplots", "--notensorboard"]
@@ -258,7 +256,7 @@ def test_bad_input_gets_one_line(flags, words, runs, tmp_path, capsys):
 def kept(monkeypatch):
     """Every heat map that is saved, to look inside."""
     pytest.importorskip("matplotlib")
-    from figures import transfer as drawing
+    from l2ljax.figures import transfer as drawing
 
     figures, save = [], drawing.save
     monkeypatch.setattr(
@@ -290,7 +288,7 @@ def test_the_heat_map_shows_each_number_and_frames_the_white_box_ones(runs, tmp_
     "names", [["pgm"], [f"runs/all/cifar100-two_step_l2l-{i}" for i in range(6)]]
 )
 def test_a_heat_map_of_any_size_fits_its_page(names, tmp_path, kept):
-    from figures import draw_transfer
+    from l2ljax.figures import draw_transfer
     from test_figures import check_layout, check_png
 
     results = [

@@ -3,8 +3,8 @@
 from typing import Any
 
 from l2ljax.ball import NORMS
+from l2ljax.evaluation.tables import markdown
 from official import gates
-from report import markdown
 
 ATTACKS = ("clean", "apgd-ce", "apgd-t", "fab-t", "square")
 

@@ -15,12 +15,13 @@ import torch
 from l2ljax.attacks.autoattack import VERSIONS, Budget, autoattack, plan
 from l2ljax.attacks.cascade import CLEAN, Run
 from l2ljax.ball import scale
+from l2ljax.errors import InputError
+from l2ljax.machine import cache_folder, prepare
+from l2ljax.runs.saved import open_run, restore
+from l2ljax.settings import fraction
 from official import attacks
 from official.bridge import nchw
 from official.twin import twin
-from options import UsageError, fraction
-from runtime import cache_folder, prepare
-from saved import open_run, restore
 
 
 def play(options: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def play(options: dict[str, Any]) -> dict[str, Any]:
     workdir = pathlib.Path(options["workdir"])
     config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
     if not config["model"].startswith("wrn"):
-        raise UsageError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
+        raise InputError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
     saved = restore(workdir, options["which"], config, data, game)
     theta, stats = saved.theta, saved.theta_stats
     n = options["images"]

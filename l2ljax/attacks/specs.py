@@ -25,8 +25,7 @@ from l2ljax.attacks.cascade import Run
 from l2ljax.attacks.cw import cw_margin, cw_strict
 from l2ljax.attacks.pgd import pgd
 from l2ljax.ball import NORMS
-from l2ljax.errors import InputError
-from l2ljax.names import nearest
+from l2ljax.errors import InputError, nearest
 
 
 class Pgm(NamedTuple):

@@ -7,8 +7,9 @@ x, y = take_batch(rng, x_train, y_train, order, i, batch_size=128, augment=data.
 
 from l2ljax.ball import scale
 from l2ljax.data.batches import epoch_order, take_batch
-from l2ljax.data.dataset import DataError, Dataset
+from l2ljax.data.dataset import Dataset
 from l2ljax.data.loading import load
 from l2ljax.data.table import DATASETS
+from l2ljax.errors import DataError
 
 __all__ = ["DATASETS", "DataError", "Dataset", "epoch_order", "load", "scale", "take_batch"]

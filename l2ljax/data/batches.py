@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from l2ljax.ball import per_image, scale
-from l2ljax.names import nearest
+from l2ljax.errors import nearest
 from l2ljax.types import Array
 
 ORDER = 0x6F726465

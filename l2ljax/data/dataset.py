@@ -9,14 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from l2ljax.errors import InputError
+from l2ljax.errors import DataError
 
 SPLIT_SEED = 0
 """Of the one order of a user's own arrays: the same in every run, whatever its seed."""
-
-
-class DataError(InputError):
-    """Data that cannot be used; the message is one line for the user."""
 
 
 class Arrays(NamedTuple):

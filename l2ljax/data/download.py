@@ -9,8 +9,8 @@ import pathlib
 import tempfile
 from collections.abc import Mapping
 
-from l2ljax.data.dataset import DataError
 from l2ljax.data.official import Known
+from l2ljax.errors import DataError
 
 PATIENCE = 15.0  # seconds for a server's first answer
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from l2ljax.data.dataset import Arrays, DataError
+from l2ljax.data.dataset import Arrays
+from l2ljax.errors import DataError
 
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST = 500

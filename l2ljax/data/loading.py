@@ -11,12 +11,12 @@ import warnings
 import numpy as np
 
 from l2ljax.data import official
-from l2ljax.data.dataset import Arrays, DataError, Dataset, cut, interleave, moments
+from l2ljax.data.dataset import Arrays, Dataset, cut, interleave, moments
 from l2ljax.data.download import describe, fetch
 from l2ljax.data.npz import read_npz
 from l2ljax.data.table import DATASETS, Row
 from l2ljax.data.tree import find_tree, read_tree
-from l2ljax.names import nearest
+from l2ljax.errors import DataError, nearest
 
 
 def load(

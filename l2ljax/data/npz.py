@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 
 from l2ljax import gate
-from l2ljax.data.dataset import Arrays, DataError
-from l2ljax.errors import InputError
+from l2ljax.data.dataset import Arrays
+from l2ljax.errors import DataError, InputError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from l2ljax.data.dataset import DataError
 from l2ljax.data.formats import File
 from l2ljax.data.table import Row
+from l2ljax.errors import DataError
 
 
 class Known(NamedTuple):

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from l2ljax.data.dataset import Arrays, DataError
+from l2ljax.data.dataset import Arrays
 from l2ljax.data.formats import checked_labels
 from l2ljax.data.table import Row
+from l2ljax.errors import DataError
 
 
 def find_tree(row: Row, data_dir: pathlib.Path) -> pathlib.Path | None:

@@ -8,7 +8,7 @@ the leader's, `followers` holds one file for each follower, `training` is one tu
 
 from l2ljax.imitation.cloning import clone
 from l2ljax.imitation.demonstrations import Demonstrations, collect, expert_pairs, first
-from l2ljax.imitation.environments import TASKS, Environment, ImitationError, make_environment
+from l2ljax.imitation.environments import TASKS, Environment, make_environment
 from l2ljax.imitation.followers import FOLLOWERS, REWARDS, Settings
 from l2ljax.imitation.policy import Policy, make_policy
 from l2ljax.imitation.ppo import PPO
@@ -22,7 +22,6 @@ __all__ = [
     "TASKS",
     "Demonstrations",
     "Environment",
-    "ImitationError",
     "Policy",
     "Settings",
     "State",

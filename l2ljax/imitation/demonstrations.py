@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2ljax.imitation.environments import Environment, ImitationError
+from l2ljax.errors import InputError
+from l2ljax.imitation.environments import Environment
 from l2ljax.imitation.followers.follower import Pairs
 from l2ljax.imitation.rollouts import Episode
 from l2ljax.types import Array
@@ -43,7 +44,7 @@ def first(demonstrations: Demonstrations, trajectories: int) -> Demonstrations:
     """The first so many trajectories."""
     there = len(demonstrations.lengths)
     if not 0 < trajectories <= there:
-        raise ImitationError(f"{trajectories} trajectories asked for, 1 to {there} are there")
+        raise InputError(f"{trajectories} trajectories asked for, 1 to {there} are there")
     n = int(demonstrations.lengths[:trajectories].sum())
     d = demonstrations
     return Demonstrations(

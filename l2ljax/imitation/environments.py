@@ -17,12 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from l2ljax.names import nearest
+from l2ljax.errors import InputError, nearest
 from l2ljax.types import Array, Tree
-
-
-class ImitationError(ValueError):
-    """Something that imitation was asked for cannot be done; one line for the user."""
 
 
 class Task(NamedTuple):
@@ -87,13 +83,11 @@ class Environment(NamedTuple):
 def make_environment(name: str) -> Environment:
     """One of TASKS, from gymnax."""
     if name not in TASKS:
-        raise ImitationError(nearest("environment", name, TASKS))
+        raise InputError(nearest("environment", name, TASKS))
     try:
         import gymnax
     except ImportError as error:
-        raise ImitationError(
-            f"imitation needs gymnax: pip install 'l2ljax[rl]' ({error})"
-        ) from None
+        raise InputError(f"imitation needs gymnax: pip install 'l2ljax[rl]' ({error})") from None
     env, params = gymnax.make(name)
     space = env.action_space(params)
     actions = getattr(space, "n", 0)

@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from l2ljax.errors import nearest
 from l2ljax.gate import check_count
 from l2ljax.models.generator_block import Act, GeneratorBlock
 from l2ljax.models.layers import at_least_float32, batch_norm, conv, scaled, uniform
-from l2ljax.names import nearest
 from l2ljax.types import Array
 
 STEM_EPS = 1e-3

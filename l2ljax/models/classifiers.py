@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from l2ljax.errors import InputError
+from l2ljax.errors import InputError, nearest
 from l2ljax.gate import check_count
 from l2ljax.models.layers import scaled
 from l2ljax.models.mlp import MLP
@@ -21,7 +21,6 @@ from l2ljax.models.preact_resnet import PreActResNet18, PreActResNet18GradAlign
 from l2ljax.models.resnet import ResNet18
 from l2ljax.models.small_cnn import SmallCNN
 from l2ljax.models.wrn import WideResNet
-from l2ljax.names import nearest
 
 MODELS: dict[str, type[nn.Module]] = {
     "wrn-D-K": WideResNet,

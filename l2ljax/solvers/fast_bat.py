@@ -17,7 +17,7 @@ from jax.lax import stop_gradient
 
 from l2ljax.attacker_input import input_gradient, slope
 from l2ljax.ball import STARTS, box, project
-from l2ljax.names import word
+from l2ljax.errors import word
 from l2ljax.types import Array, Inner, Solver, no_phi
 
 

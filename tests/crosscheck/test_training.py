@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch")
 
 import vs_torch
-from options import defaults
+from l2ljax.settings import defaults
 
 
 @pytest.mark.parametrize(

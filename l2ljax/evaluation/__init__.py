@@ -1,0 +1,1 @@
+"""Attacks over a set of images: accuracies, curves and tables. It knows no run."""

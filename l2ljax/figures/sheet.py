@@ -1,0 +1,111 @@
+"""The sheet of perturbations (the paper's Figure 5): what each attack adds, and what comes of it.
+
+Laid out in inches: an automatic layout of seventy small axes is slow and does not line them up.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from l2ljax.figures.style import BLACK, GREEN, GREY, RED, TITLE, save, styled
+
+CELL, GAP, LEFT, TOP, CAPTION, BETWEEN, EDGE = 0.92, 0.1, 1.5, 0.9, 0.24, 0.14, 0.14
+"""Inches: an image, the space beside it, the column of names, the title, a caption, and so on."""
+
+LEGEND = (
+    "Above: the true class. Below an image: what the classifier says, green if right and "
+    "✗ in red if wrong.\nδ is amplified: grey is no change, white +ε, black −ε; ε = {}."
+)
+
+
+@styled
+def draw_perturbations(
+    path: pathlib.Path,
+    x: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    *,
+    eps: float,
+    class_names: Sequence[str],
+) -> pathlib.Path:
+    """Clean images; for each attack its delta, stretched to the grey range, and x + delta.
+
+    rows: attack -> delta [N, H, W, C]; predictions: attack -> class [N], "clean" for x itself.
+    """
+    height = TOP + 2 * CAPTION + CELL + len(rows) * (BETWEEN + 2 * CELL + GAP + CAPTION)
+    page = Page(max(LEFT + len(x) * (CELL + GAP), 8.0), height)
+    page.write(
+        EDGE, EDGE, "What each attack adds to an image, and what comes of it", va="top", **TITLE
+    )
+    page.write(EDGE, EDGE + 0.3, LEGEND.format(radius(eps)), va="top")
+    for i, label in enumerate(y):
+        page.caption(i, TOP + CAPTION / 2, class_names[int(label)])
+    top = page.images(TOP + CAPTION, "clean image", x)
+    top = _verdicts(page, top, predictions.get("clean"), y, class_names)
+    for attack, delta in rows.items():
+        top = page.images(top + BETWEEN, f"{attack}\nδ", delta / eps * 0.5 + 0.5)
+        top = page.images(top + GAP, "attacked\nimage", x + delta)
+        top = _verdicts(page, top, predictions.get(attack), y, class_names)
+    return save(page.figure, path)
+
+
+def radius(eps: float) -> str:
+    """0.2 as `0.2`, 8/255 as `8/255`."""
+    whole = round(255 * eps)
+    fraction = abs(eps - round(eps, 3)) > 1e-6 and abs(255 * eps - whole) < 1e-3
+    return f"{whole}/255" if fraction else f"{eps:.3g}"
+
+
+def column(i: int) -> float:
+    """The middle of column i, in inches from the left."""
+    return LEFT + i * (CELL + GAP) + CELL / 2
+
+
+def _verdicts(
+    page: "Page",
+    top: float,
+    found: np.ndarray | None,
+    y: np.ndarray,
+    class_names: Sequence[str],
+) -> float:
+    for i, guess in enumerate([] if found is None else found):
+        word = class_names[int(guess)]
+        if guess == y[i]:
+            page.caption(i, top + CAPTION / 2, word, color=GREEN)
+        else:
+            page.caption(i, top + CAPTION / 2, f"✗ {word}", color=RED, fontweight="bold")
+    return top + CAPTION
+
+
+class Page:
+    """A figure on which things are placed in inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
+
+    def write(self, left: float, top: float, text: str, **how: Any) -> None:
+        """Text beside the point, centred on its height unless `how` says otherwise."""
+        how = {"va": "center", "fontsize": 9.0, "color": BLACK} | how
+        self.figure.text(left / self.width, 1 - top / self.height, text, **how)
+
+    def caption(self, i: int, top: float, text: str, **how: Any) -> None:
+        """Text in the middle of column i; a long name in smaller letters."""
+        self.write(column(i), top, text, ha="center", fontsize=min(9.0, 95 / len(text)), **how)
+
+    def images(self, top: float, name: str, pixels: np.ndarray) -> float:
+        """A row of images under that height, with its name at the left; returns where it ends."""
+        self.write(LEFT - GAP, top + CELL / 2, name, ha="right")
+        for i, image in enumerate(np.clip(pixels, 0, 1)):
+            left = (column(i) - CELL / 2) / self.width
+            bottom = 1 - (top + CELL) / self.height
+            axes = self.figure.add_axes(
+                (left, bottom, CELL / self.width, CELL / self.height), xticks=[], yticks=[]
+            )
+            axes.spines[:].set(visible=True, color=GREY, linewidth=0.6)
+            grey = image.shape[-1] == 1
+            axes.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=1)
+        return top + CELL

@@ -1,0 +1,153 @@
+"""A setting: something a user chooses, by a flag of a command or by a keyword of a call.
+
+    Setting("noise", float, "half-width of the noise in radii", 2.0, ">= 0")
+
+Radii and steps keep the text in which they were given (`8/255`, `1.25eps`), so that it is printed
+back as it was meant. A function that makes something, such as a training method, says its settings
+in its signature, and `settings_of` reads them there:
+
+    def n_fgsm(*, noise: Annotated[float, "half-width of the noise in radii", ">= 0"]) -> Method:
+"""
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from l2ljax.ball import Radii
+from l2ljax.errors import InputError, nearest
+from l2ljax.gate import check_eps as check_radius
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "": ("", lambda value: True),
+    "> 0": ("must be positive", lambda value: value > 0),
+    ">= 0": ("must not be negative", lambda value: value >= 0),
+    "[0, 1)": ("must lie in [0, 1)", lambda value: 0 <= value < 1),
+    "[0, 1]": ("must lie in [0, 1]", lambda value: 0 <= value <= 1),
+    "(0, 1)": ("must lie between 0 and 1", lambda value: 0 < value < 1),
+}
+"""Where a number may lie: what is said when it does not, and the test."""
+
+
+class Setting(NamedTuple):
+    """A row of a table of settings.
+
+    kind: str, int, float, bool, "fraction", "step" or a tuple of the allowed words. A fraction is
+    a number such as 0.03 or 8/255; a step is a fraction or a multiple of the radius, `1.25eps`.
+    bounds: one of BOUNDS. A setting whose value is None has no value, and is not checked.
+    """
+
+    name: str
+    kind: Any
+    help: str
+    default: Any = None
+    bounds: str = ""
+
+    def check(self, value: Any) -> None:
+        """An InputError that begins with the flag, unless the setting may have this value."""
+        if value is None:
+            return
+        if isinstance(self.kind, tuple):
+            if value not in self.kind:
+                raise InputError(nearest(f"--{self.name}", str(value), self.kind))
+            return
+        try:
+            number = self._number(value)
+        except InputError as error:
+            raise InputError(f"--{self.name}: {error}") from None
+        if number is not None and not BOUNDS[self.bounds][1](number):
+            raise InputError(f"--{self.name}={value} {BOUNDS[self.bounds][0]}")
+
+    def _number(self, value: Any) -> float | None:
+        if self.kind == "step":
+            step = step_size(value)
+            return step.number if isinstance(step, Radii) else step
+        if self.kind in ("fraction", float):
+            return fraction(value)
+        if self.kind is int:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputError(f"{value!r} is no whole number")
+            return value
+        wrong = self.kind in (bool, str) and not isinstance(value, self.kind)
+        if wrong:
+            raise InputError(f"{value!r} is no {'text' if self.kind is str else 'true or false'}")
+        return None
+
+
+def fraction(text: str | float) -> float:
+    """`0.03` or `8/255` as a finite number."""
+    top, slash, bottom = str(text).partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{text!r} is no number such as 0.03 or 8/255")
+    return value
+
+
+def step_size(text: str | float | Radii) -> float | Radii:
+    """`0.01`, `2/255`, or a multiple of the radius as `1.25eps`."""
+    if isinstance(text, Radii):
+        return text
+    number, relative, rest = str(text).partition("eps")
+    if rest or (relative and not number):
+        raise InputError(f"{text!r} is no step such as 2/255 or 1.25eps")
+    return Radii(fraction(number)) if relative else fraction(number)
+
+
+def check_eps(text: str | float, norm: str = "linf") -> float:
+    """The radius as a number in (0, 1], in l2 above 0."""
+    try:
+        eps = fraction(text)
+        check_radius(eps, norm)
+    except InputError as error:
+        said = str(error)
+        raise InputError(f"--eps={text}{said[said.index(' ') :]}") from None
+    return eps
+
+
+def defaults(table: Iterable[Setting]) -> dict[str, Any]:
+    """The table's own defaults."""
+    return {setting.name: setting.default for setting in table}
+
+
+def settings_of(function: Callable[..., Any]) -> list[Setting]:
+    """The settings that the keyword-only parameters of a function declare.
+
+    Each is annotated `Annotated[type, "help text"]` or `Annotated[type, "help text", "bounds"]`.
+    The type is str, int, float, bool, `Literal` words, or `float | Radii` for a step.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        hint = hints.get(name)
+        if get_origin(hint) is not Annotated:
+            raise InputError(
+                f"{function.__name__}: the keyword {name} must say what it is, as in "
+                f'{name}: Annotated[float, "what it does", "> 0"]'
+            )
+        kind, about, *rest = get_args(hint)
+        bounds = rest[0] if rest else ""
+        if bounds not in BOUNDS:
+            raise InputError(nearest(f"bounds of {function.__name__}'s {name}", bounds, BOUNDS))
+        default = None if parameter.default is parameter.empty else parameter.default
+        found.append(Setting(name, _kind(function, name, kind), about, default, bounds))
+    return found
+
+
+def _kind(function: Callable[..., Any], name: str, hint: Any) -> Any:
+    """The kind of a setting, from the type of its parameter."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType) and Radii in get_args(hint):
+        return "step"
+    if hint in (str, int, float, bool):
+        return hint
+    raise InputError(
+        f"{function.__name__}: the keyword {name} is of {hint}; a setting is str, int, float, "
+        "bool, Literal words or float | Radii"
+    )
