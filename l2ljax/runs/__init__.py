@@ -1,0 +1,1 @@
+"""One training run: settings in, a folder out, resumable."""
