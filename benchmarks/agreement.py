@@ -36,8 +36,9 @@ from l2ljax.ball import NORMS, scale
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError, nearest
 from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.runs import settings as configuration
-from l2ljax.runs.game import load_data, make_game
+from l2ljax.runs import config as configuration
+from l2ljax.runs.run import load_data
+from l2ljax.runs.from_config import game_of
 from l2ljax.runs.saved import WHICH, restore
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults, fraction
@@ -80,7 +81,7 @@ def open_net(
     path = pathlib.Path(workdir)
     config = configuration.read(path)
     data = load_data(config, data_dir)
-    game = make_game(config, data)
+    game = game_of(config, data)
     if not config["model"].startswith("wrn"):
         raise InputError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
     saved = restore(path, which, config, data, game)

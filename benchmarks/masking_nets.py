@@ -14,9 +14,10 @@ import numpy as np
 
 from l2ljax.commands.search import train_once
 from l2ljax.data import Dataset
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import Game, make_game
+from l2ljax.runs.game import Game
+from l2ljax.runs.from_config import game_of
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 
@@ -152,7 +153,7 @@ def nets() -> list[Net]:
 
 def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, State]:
     """A run without files and without selection: the state of the last epoch."""
-    game = make_game(config, data)
+    game = game_of(config, data)
     state, feed = game.init(seed), Feed(game, data, seed)
     for epoch in range(config["epochs"]):
         for n, arguments in feed.epoch(epoch, 0):
@@ -187,7 +188,7 @@ def make(net: Net, data: Dataset, folder: pathlib.Path) -> Made:
     path = folder / f"{net.inside or net.name}.npz"
     config = configuration.resolve({"dataset": "digits", "recipe": "quick", **net.flags})
     if path.exists():
-        game = make_game(config, data)
+        game = game_of(config, data)
     else:
         if net.kind == "single-step":
             game, state = train_last(config, data, net.seed)

@@ -32,9 +32,9 @@ from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.profiler import Trace
 from l2ljax.progress import duration
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import layout_of, make_game
+from l2ljax.runs.from_config import layout_of, game_of
 from l2ljax.settings import Setting, defaults
 from passes import FORWARD, count_passes, write_out
 from step_cost import alike
@@ -110,7 +110,7 @@ def measure(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds per step of one configuration, and the time in which the device idles."""
     steps, batch = options["steps"], config["batch_size"]
     data = random_images(steps * batch, options["size"], options["channels"])
-    game = make_game(config, data, layout_of(config, "none"))
+    game = game_of(config, data, layout_of(config, "none"))
     chunk = 1 if jax.default_backend() == "cpu" else steps
     feed, state = Feed(game, data, 0, chunk=chunk), game.init(0)
 

@@ -28,9 +28,9 @@ from l2ljax.data import load
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.profiler import STEPS, Trace
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import layout_of, make_game
+from l2ljax.runs.from_config import layout_of, game_of
 from l2ljax.settings import Setting, defaults
 from sides import run_side
 from step_cost import alike
@@ -57,7 +57,7 @@ def time_step(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     settings = {n: given[n] for n in SETTINGS if n in given and n != "method"}
     config = alike(options["method"], settings)
     data = load(config["dataset"], data_dir=options["data_dir"] or str(cache_folder("data")))
-    game = make_game(config, data, layout_of(config, options["child"]))
+    game = game_of(config, data, layout_of(config, options["child"]))
     state = game.layout.replicate(game.init(0))
     n, arguments = next(Feed(game, data, 0).epoch(0, 0))
     program = game.program(n, state, *arguments)

@@ -33,9 +33,9 @@ from l2ljax.evaluation.tables import align, markdown
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.methods import METHODS
 from l2ljax.models import label
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import make_game
+from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import base
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
@@ -77,7 +77,7 @@ class Program(NamedTuple):
 
 def build(config: dict[str, Any], data: Dataset) -> Program:
     """The step of a configuration, compiled once, on a state of its own."""
-    game = make_game(config, data)
+    game = game_of(config, data)
     state = game.init(0)
     n, rest = next(Feed(game, data, 0).epoch(0, 0))
     compiled = game.program(n, state, *rest)

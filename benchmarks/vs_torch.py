@@ -28,7 +28,7 @@ import numpy as np
 
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.settings import Setting, defaults, fraction, step_size
 from sides import run_side
 from written import command, write
@@ -68,11 +68,11 @@ def configuration_of(options: dict[str, Any], model: str, method: str, **changes
 def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """(JAX's state, f, g) with the same weights; f and g are torch modules."""
     import torch_nets
-    from l2ljax.runs.game import make_game
+    from l2ljax.runs.from_config import game_of
     from mfu import random_images
 
     data = random_images(config["batch_size"], options["size"], options["channels"])
-    game = make_game(config, data)
+    game = game_of(config, data)
     state = game.init(0)
     f = torch_nets.classifier(config["model"], state.theta, state.theta_stats, data.mean, data.std)
     g = torch_nets.attacker(state.phi, state.phi_stats) if game.method.learns else None

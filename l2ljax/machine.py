@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
@@ -84,3 +85,8 @@ def _commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+def have(package: str) -> bool:
+    """Whether that package is installed."""
+    return importlib.util.find_spec(package) is not None

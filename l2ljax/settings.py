@@ -56,8 +56,12 @@ class Setting(NamedTuple):
             number = self._number(value)
         except InputError as error:
             raise InputError(f"--{self.name}: {error}") from None
-        if number is not None and not BOUNDS[self.bounds][1](number):
+        if number is not None and not self.allows(number):
             raise InputError(f"--{self.name}={value} {BOUNDS[self.bounds][0]}")
+
+    def allows(self, number: float) -> bool:
+        """Whether a number lies within the bounds."""
+        return BOUNDS[self.bounds][1](number)
 
     def _number(self, value: Any) -> float | None:
         if self.kind == "step":
@@ -103,8 +107,8 @@ def check_eps(text: str | float, norm: str = "linf") -> float:
         eps = fraction(text)
         check_radius(eps, norm)
     except InputError as error:
-        said = str(error)
-        raise InputError(f"--eps={text}{said[said.index(' ') :]}") from None
+        _, _, said = str(error).partition(" ")
+        raise InputError(f"--eps={text} {said}".replace("8 / 255", "8/255")) from None
     return eps
 
 

@@ -10,13 +10,16 @@ from l2ljax.attacks import parse_all
 from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
 from l2ljax.errors import InputError
-from l2ljax.methods import METHODS
-from l2ljax.models import ATTACKERS, make_classifier
-from l2ljax.runs import settings as config
+from l2ljax.models import ATTACKERS, MODELS, make_classifier
+from l2ljax.runs import config
+from l2ljax.runs.bridge import METHODS
+from l2ljax.runs.config import differences, epochs, read, resolve, show
+from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import RECIPES, default_recipe
 from l2ljax.runs.recipes.base import METHOD
-from l2ljax.runs.settings import DECIDES, check_batch, differences, epochs, read, resolve, show
+from l2ljax.runs.settings import table
 
+DECIDES = table()
 NAMES = {flag.name for flag in DECIDES}
 
 
@@ -43,7 +46,7 @@ def test_the_recipe_wins_over_the_methods_row_and_a_flag_over_both():
 
 
 def test_every_deciding_flag_is_there_and_nothing_else():
-    assert set(resolve({"workdir": "somewhere", "seeds": "1"})) == NAMES
+    assert set(resolve({"workdir": "somewhere", "seeds": "1"})) == NAMES | {"plugins"}
     assert len(NAMES) == len(DECIDES)
 
 
@@ -109,7 +112,7 @@ def test_a_fraction_keeps_its_text():
         (["--train_size=0"], ["--train_size=0"]),
         (["--method=pgm", "--inner_steps=0"], ["--inner_steps=0"]),
         (["--method=pgm", "--inner_steps=-3"], ["--inner_steps=-3"]),
-        (["--method=plain", "--inner_steps=0"], ["--inner_steps", "plain", "pgm", "kstep_l2l"]),
+        (["--method=plain", "--inner_steps=2"], ["--inner_steps", "plain", "pgm", "kstep_l2l"]),
         (["--inner_steps=2"], ["--inner_steps", "grad_l2l", "multistep_l2l"]),
         (["--method=fgsm", "--attacker_start=zero"], ["--attacker_start", "fgsm"]),
         (["--method=naive_l2l", "--attacker_start=gaussian"], ["--attacker_start", "naive_l2l"]),
@@ -177,14 +180,13 @@ def test_epochs_are_a_list_of_numbers():
 
 def test_a_batch_must_fit_into_the_training_split():
     data = SimpleNamespace(x_train=range(100), name="own")
-    check_batch({"batch_size": 100}, data)
     with pytest.raises(InputError, match="--batch_size=101.*own.*100 images"):
-        check_batch({"batch_size": 101}, data)
+        game_of(resolve({"batch_size": 101}), data)
 
 
 CONFIGURATIONS = [
     {"method": method, "dataset": dataset, "recipe": recipe}
-    | ({"init_from": "none"} if RECIPES[recipe].NEEDS_INIT else {})
+    | ({"init_from": "none"} if RECIPES[recipe].needs_init else {})
     for method in METHODS
     for dataset in ("digits", "cifar10", "svhn", "npz:my own.npz")
     for recipe in ("quick", "l2l_v1", default_recipe(dataset, method))
@@ -246,8 +248,9 @@ def test_what_a_flag_names_exists_and_what_exists_is_named():
     helps = {flag.name: flag.help for flag in DECIDES}
     assert all(method in helps["method"] for method in METHODS)
     assert all(dataset in helps["dataset"] for dataset in DATASETS)
-    for name in helps["model"].replace("wrn-D-K", "wrn-10-1").split(" | "):
-        make_classifier(name, 10)
-    kinds = {flag.name: flag.kind for flag in DECIDES}
-    assert set(kinds["attacker"]) == set(ATTACKERS) and set(kinds["recipe"]) == set(RECIPES)
+    for name in MODELS:
+        assert name in helps["model"]
+        make_classifier(name.replace("wrn-D-K", "wrn-10-1"), 10)
+    assert all(name in helps["attacker"] for name in ATTACKERS)
+    assert all(name in helps["recipe"] for name in RECIPES)
     assert parse_all("clean") and config.show({"a": None}) == ""

@@ -393,14 +393,14 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
 
 def test_the_report_prints_every_check_and_what_was_not_made(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    from l2ljax.runs import settings as configuration
-    from l2ljax.runs.game import make_game
+    from l2ljax.runs import config as configuration
+    from l2ljax.runs.from_config import game_of
     from l2ljax.runs.masking import masking_report
     from l2ljax.runs.saved import Saved
 
     flags = {"method": "grad_l2l", "model": "mlp", "attacker_width": 1 / 32}
     config = configuration.resolve({"dataset": "digits", **flags})
-    game = make_game(config, DIGITS)
+    game = game_of(config, DIGITS)
     state = game.init(0)
     saved = Saved(config, DIGITS, game, state, state.theta, state.theta_stats, {}, 0)
     settings = {"eps": EPS, "batch_size": 10, "seed": 0, "response_epochs": 1, "budget": SMALL}

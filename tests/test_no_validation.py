@@ -9,7 +9,7 @@ from l2ljax.commands import compare, evaluate, search, train, transfer
 from l2ljax.data import load
 from l2ljax.errors import InputError
 from l2ljax.record import read
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --batch_size=256 --epochs=2"
 REST = "--val_size=0 --ema_decay=0.9 --diagnose=16 --final_attacks=clean,fgsm --notensorboard"

@@ -19,7 +19,7 @@ from l2ljax.commands import gail
 from l2ljax.commands.flags import parse
 from l2ljax.methods import METHODS
 from l2ljax.models import MODELS
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.recipes import RECIPES
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -8,22 +8,36 @@ from l2ljax.ball import length
 from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
-from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
-from l2ljax.runs.recipes import DERIVED, OF_METHOD, QUICK, RECIPES, base, default_recipe, flags_of
-from l2ljax.runs.settings import DECIDES, OWN, WHAT, epochs, resolve
-from l2ljax.settings import check_eps, step_size
+from l2ljax.runs.bridge import METHODS
+from l2ljax.runs.config import epochs, resolve
+from l2ljax.runs.recipes import (
+    DERIVED,
+    OF_METHOD,
+    QUICK,
+    RECIPES,
+    Recipe,
+    base,
+    default_recipe,
+    layers_of,
+)
+from l2ljax.runs.settings import METHOD_NAMES, WHAT, table
+from l2ljax.settings import check_eps, fraction, settings_of, step_size
 
-FLAGS = {flag.name: flag for flag in DECIDES}
+FLAGS = {flag.name: flag for flag in table()}
 SETTINGS = set(FLAGS) - {flag.name for flag in WHAT}
-OPTIONAL = OWN | {"dropout", "augment"}
+OPTIONAL = METHOD_NAMES | {"dropout", "augment"}
 """Flags whose value may come from the method, the network or the dataset."""
 
 
 def layers(recipe):
-    module = RECIPES[recipe]
-    parts = (module.DATASET, module.METHOD, module.DATASET_METHOD)
-    return [module.ALL, *(flags for part in parts for flags in part.values())]
+    found = RECIPES[recipe]
+    parts = (found.dataset, found.method, found.dataset_method)
+    return [found.all, *(flags for part in parts for flags in part.values())]
+
+
+def own(function):
+    return {setting.name for setting in settings_of(function)}
 
 
 def of_its_kind(name, value):
@@ -32,6 +46,8 @@ def of_its_kind(name, value):
         return value in kind
     if kind in ("fraction", "step"):
         return isinstance(value, str) and length(step_size(value), 1.0) > 0
+    if kind is float:  # may be written as a fraction
+        return isinstance(fraction(value), float)
     return type(value) is kind
 
 
@@ -40,9 +56,9 @@ def test_the_base_covers_every_flag_that_needs_a_value():
 
 
 def test_every_method_has_a_value_for_each_of_its_settings():
-    for method, row in METHODS.items():
+    for method, function in METHODS.items():
         layer = base.FLAGS | base.METHOD.get(method, {})
-        assert set(row.takes) <= set(layer) | set(DERIVED), method
+        assert own(function) <= set(layer) | set(DERIVED), method
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -55,17 +71,19 @@ def test_a_recipe_sets_known_flags_to_values_of_their_kind(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_speaks_of_existing_datasets_and_methods(recipe):
-    module = RECIPES[recipe]
-    assert set(module.DATASET) <= set(DATASETS)
-    assert set(module.METHOD) <= set(METHODS)
-    for dataset, method in module.DATASET_METHOD:
+    found = RECIPES[recipe]
+    assert set(found.dataset) <= set(DATASETS)
+    assert set(found.method) <= set(METHODS)
+    for dataset, method in found.dataset_method:
         assert dataset in DATASETS and method in METHODS
 
 
 def test_a_method_keeps_no_setting_that_is_not_its_own():
-    for method, row in METHODS.items():
+    for method, function in METHODS.items():
         config = resolve({"method": method, "dataset": "cifar10"})
-        assert {name for name in OWN if config[name] is not None} == set(row.takes)
+        foreign = METHOD_NAMES - own(function) - {"remat"}
+        assert all(config[name] is None for name in foreign)
+        assert all(config[name] is not None for name in own(function))
 
 
 def test_what_the_authors_choose_by_the_radius():
@@ -80,19 +98,20 @@ def test_what_the_authors_choose_by_the_radius():
     assert resolve(bat | {"bat_step": "1"})["bat_step"] == "1"
 
 
-def test_later_layers_win(monkeypatch):
-    from l2ljax.runs.recipes import quick
-
-    assert flags_of("quick", "cifar10", "pgm")["batch_size"] == base.FLAGS["batch_size"]
-    sizes = []
-    for layer, key in (("ALL", None), ("DATASET", "cifar10"), ("METHOD", "pgm")):
+def test_later_layers_win():
+    recipe, sizes = Recipe("", {}), []
+    assert layers_of(recipe, "cifar10", "pgm")["batch_size"] == base.FLAGS["batch_size"]
+    for layer, key in (
+        ("all", None),
+        ("dataset", "cifar10"),
+        ("method", "pgm"),
+        ("dataset_method", ("cifar10", "pgm")),
+    ):
         flags = {"batch_size": len(sizes)}
-        monkeypatch.setattr(quick, layer, flags if key is None else {key: flags})
-        sizes.append(flags_of("quick", "cifar10", "pgm")["batch_size"])
-    monkeypatch.setattr(quick, "DATASET_METHOD", {("cifar10", "pgm"): {"batch_size": 3}})
-    sizes.append(flags_of("quick", "cifar10", "pgm")["batch_size"])
+        recipe = recipe._replace(**{layer: flags if key is None else {key: flags}})
+        sizes.append(layers_of(recipe, "cifar10", "pgm")["batch_size"])
     assert sizes == [0, 1, 2, 3]
-    assert flags_of("quick", "cifar100", "plain")["batch_size"] == 0
+    assert layers_of(recipe, "cifar100", "plain")["batch_size"] == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -119,17 +138,16 @@ def test_every_method_on_every_dataset_has_a_game(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_opens_with_commands_that_run_and_an_expected_result(recipe):
-    doc = RECIPES[recipe].__doc__
-    assert doc.startswith(f"Recipe {recipe}: ")
-    commands = [line.split(maxsplit=2)[2] for line in doc.splitlines() if "train.py" in line]
-    assert commands
+    about = RECIPES[recipe].about.replace("\\\n", " ")
+    commands = [line.split(maxsplit=2)[2] for line in about.splitlines() if "train.py" in line]
+    assert commands and "Expected" in about or recipe == "quick"
     for command in commands:
-        config = resolve(parse(DECIDES, shlex.split(command)))
+        config = resolve(parse(table(), shlex.split(command)))
         assert config["recipe"] == recipe
 
 
 def values(recipe, dataset, method, *names):
-    flags = flags_of(recipe, dataset, method)
+    flags = layers_of(RECIPES[recipe], dataset, method)
     return tuple(flags.get(name) for name in names)
 
 
@@ -201,7 +219,9 @@ def test_only_photographs_are_flipped():
     for recipe in RECIPES:
         for dataset in DATASETS:
             for method in METHODS:
-                name = flags_of(recipe, dataset, method).get("augment", DATASETS[dataset].augment)
+                name = layers_of(RECIPES[recipe], dataset, method).get(
+                    "augment", DATASETS[dataset].augment
+                )
                 flips = AUGMENTS[name] is not None and AUGMENTS[name].flip
                 assert flips == dataset.startswith("cifar"), (recipe, dataset, method)
 
@@ -210,7 +230,7 @@ def test_the_default_recipe_is_one_and_starts_from_nothing():
     assert set(QUICK) <= set(DATASETS) and set(OF_METHOD) <= set(METHODS)
     for dataset in [*DATASETS, "npz:own.npz"]:
         for method in METHODS:
-            assert not RECIPES[default_recipe(dataset, method)].NEEDS_INIT
+            assert not RECIPES[default_recipe(dataset, method)].needs_init
 
 
 GRADALIGN = "preact_resnet18_gradalign"

@@ -193,7 +193,7 @@ def test_search_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
 
 def test_every_draw_of_a_search_is_a_possible_run():
-    from l2ljax.runs import settings as config
+    from l2ljax.runs import config
 
     trials = defaults(search.FLAGS)["trials"]
     assert set(search.SPACES) == set(METHODS)

@@ -5,8 +5,7 @@
 FOLDER gets theta.npz and theta.safetensors (the classifier), phi.npz and phi.safetensors (the
 attacker, if the method learns one) and meta.json (configuration, normalisation, class names,
 layout, fingerprints, versions). Arrays have flat names: params/stem/kernel, batch_stats/bn/mean.
-The one surprising thing: images are normalised inside the network, so mean and std from meta.json
-are part of the classifier.
+Images are normalised inside the network, so mean and std from meta.json are part of the classifier.
 """
 
 import os
@@ -20,10 +19,10 @@ from safetensors.numpy import save
 
 from l2ljax.checkpoint import fingerprint
 from l2ljax.checkpoint.manifest import flatten
-from l2ljax.commands.flags import run_main
+from l2ljax.commands.flags import PLUGINS, files_of, run_main
 from l2ljax.errors import InputError
-from l2ljax.machine import cache_folder, describe
-from l2ljax.runs.saved import WHICH, open_run, restore
+from l2ljax.machine import describe
+from l2ljax.runs.run import WHICH, facts_of, load_run
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
 
@@ -32,7 +31,7 @@ FLAGS = [
     Setting("which", WHICH, "best or last epoch, theta itself or its average", "best"),
     Setting("out", str, "the folder to write; WORKDIR/export-WHICH"),
     Setting("overwrite", bool, "replace an export that is already there", False),
-    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    PLUGINS,
 ]
 
 FILES = ("theta.npz", "theta.safetensors", "phi.npz", "phi.safetensors", "meta.json")
@@ -57,11 +56,10 @@ def export(given: dict[str, Any]) -> int:
     there = [name for name in FILES if (out / name).exists()]
     if there and not options["overwrite"]:
         raise InputError(f"{out} holds {there[0]} already: add --overwrite, or give another --out")
-    config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
-    saved = restore(workdir, which, config, data, game)
-    players = {"theta": (saved.theta, saved.theta_stats)}
-    if game.method.learns:
-        players["phi"] = (saved.state.phi, saved.state.phi_stats)
+    run = load_run(workdir, which, plugins=files_of(options))
+    players = {"theta": (run.theta, run.theta_stats)}
+    if run.game.method.learns:
+        players["phi"] = (run.state.phi, run.state.phi_stats)
     files: dict[str, Any] = {}
     for player, (parameters, stats) in players.items():
         tree = flatten({"params": parameters, **stats})
@@ -69,25 +67,18 @@ def export(given: dict[str, Any]) -> int:
         files |= {f"{player}.npz": arrays, f"{player}.safetensors": arrays}
     files["meta.json"] = {
         "which": which,
-        "step": saved.step,
-        "dataset": {
-            "name": data.name,
-            "image_shape": data.x_train.shape[1:],
-            "mean": data.mean,
-            "std": data.std,
-            "num_classes": data.num_classes,
-            "class_names": data.class_names,
-        },
+        "step": run.step,
+        "dataset": facts_of(run.game.data),
         "layout": LAYOUT,
         "sha256": {player: fingerprint(tree) for player, tree in players.items()},
-        "config": config,
+        "config": run.config,
         "made_with": describe(),
     }
     try:
         write(out, files)
     except OSError as error:
         raise InputError(f"--out={out} cannot be written: {error.strerror or error}") from None
-    print(f"{workdir}, {which} checkpoint (step {saved.step}), written to")
+    print(f"{workdir}, {which} checkpoint (step {run.step}), written to")
     for name in files:
         print(f"  {out / name}  {(out / name).stat().st_size:,} bytes")
     print("to read it:")

@@ -1,37 +1,35 @@
-"""Random search over a method's recipe on digits, chosen on the validation split alone.
+"""Random search over a method's settings, chosen on the validation split alone.
 
     python experiments/search.py --method=grad_l2l --trials=30 --out=runs/search
 
-Every method gets the same number of trials from a space declared here, before anything was run.
-Trials are lines of OUT/METHOD.jsonl; the same command again goes on where it stopped.
+Every method gets the same number of trials from a space declared here, before anything was run; of
+a method of your own the space is made of what its signature declares. Trials are lines of
+OUT/METHOD.jsonl; the same command again goes on where it stopped.
 """
 
 import json
 import pathlib
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from l2ljax.attacks import parse
-from l2ljax.commands.flags import run_main
-from l2ljax.data import Dataset, load
+from l2ljax.commands.flags import DATA_DIR, PLUGINS, files_of, run_main
+from l2ljax.data import Dataset
 from l2ljax.errors import InputError
-from l2ljax.evaluation.accuracy import robust
-from l2ljax.machine import prepare
-from l2ljax.runs import settings as configuration
-from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import Game, make_game
-from l2ljax.settings import Setting, defaults
-from l2ljax.types import State
+from l2ljax.plugins import Plugins, split
+from l2ljax.runs.config import Config, resolve
+from l2ljax.runs.run import Run
+from l2ljax.settings import Setting, defaults, settings_of
 
 FLAGS = [
-    Setting("method", str, "the method to search a recipe for", "grad_l2l"),
-    Setting("trials", int, "how many recipes are tried", 30),
+    Setting("method", str, "the method to search settings for", "grad_l2l"),
+    Setting("dataset", str, "the data set; its validation split chooses", "digits"),
+    Setting("trials", int, "how many settings are tried", 30, "> 0"),
     Setting("out", str, "folder of the trials' records", "runs/search"),
-    Setting("seed", int, "seed of the draws and of the training runs", 1000),
+    Setting("seed", int, "seed of the draws and of the training runs", 1000, ">= 0"),
+    DATA_DIR,
+    PLUGINS,
 ]
 
 COMMON: dict[str, tuple] = {
@@ -115,82 +113,78 @@ SPACES: dict[str, dict[str, tuple]] = {
 """What a trial draws from; where the network and its inputs are learned, also how."""
 
 
-def draw(method: str, trial: int, seed: int) -> dict[str, Any]:
-    """The flags of one trial: independent draws from the method's space."""
+def space_of(method: str, plugins: Plugins) -> Mapping[str, Sequence[Any]]:
+    """What the trials of a method draw from."""
+    if split(method) is None:
+        if method not in SPACES:
+            raise InputError(f"--method={method} has no search space; {', '.join(SPACES)} have")
+        return SPACES[method]
+    own: dict[str, Sequence[Any]] = {}
+    for setting in settings_of(plugins.find("method", method, {})):
+        if isinstance(setting.kind, tuple):
+            own[setting.name] = setting.kind
+        elif setting.kind is bool:
+            own[setting.name] = (False, True)
+        elif setting.kind is float and setting.default:
+            tried = [factor * setting.default for factor in (0.5, 1.0, 2.0)]
+            own[setting.name] = [v for v in tried if setting.allows(v)]
+    return COMMON | own
+
+
+def draw(space: Mapping[str, Sequence[Any]], trial: int, seed: int) -> dict[str, Any]:
+    """The settings of one trial: independent draws from the space."""
     rng = np.random.default_rng((seed, trial))
-    return {name: words[rng.integers(len(words))] for name, words in SPACES[method].items()}
+    return {name: words[rng.integers(len(words))] for name, words in space.items()}
 
 
-def train_once(
-    config: dict[str, Any], data: Dataset, seed: int
-) -> tuple[Game, State, dict[str, float]]:
-    """A run without files: the state of the best validation epoch, raw or averaged in theta.
+def try_once(config: Config, data: Dataset, seed: int) -> Run:
+    """A run in memory, validated about 15 times: its best epoch, of theta or of its average."""
+    from l2ljax.runs.from_config import game_of
+    from l2ljax.runs.train import fit
 
-    "robust" is its validation accuracy under the attack that selects, for Plain under none.
-    """
     if not len(data.x_val):
         raise InputError("--val_size=0 holds out no validation images to choose by")
-    game = make_game(config, data)
-    state, feed, rng = game.init(seed), Feed(game, data, seed), jax.random.key(seed)
-    best, kept, seconds = {"robust": -1.0}, state, 0.0
     every = max(1, config["epochs"] // 15)
-    judge = parse("selection" if game.selects == "robust" else "clean")
-    for epoch in range(config["epochs"]):
-        if not epoch:
-            n, example = next(feed.epoch(0, 0))
-            game.program(n, state, *example)  # compiled before the clock runs
-        began = time.perf_counter()
-        for n, arguments in feed.epoch(epoch, 0):
-            state, _ = game.program(n, state, *arguments)(state, *arguments)
-        jax.block_until_ready(state)
-        seconds += time.perf_counter() - began
-        if (epoch + 1) % every:
-            continue
-        for theta, stats in ((state.theta, state.theta_stats), (state.ema, state.ema_stats)):
-            if not theta:
-                continue
-            f = game.frozen(theta, stats)
-            stood = robust(
-                jax.random.fold_in(rng, 1),
-                f,
-                data.x_val,
-                data.y_val,
-                judge,
-                eps=game.eps,
-                batch_size=len(data.x_val),
-            )
-            if stood.mean() > best["robust"]:
-                best = {"robust": float(stood.mean()), "epoch": epoch + 1}
-                kept = jax.tree.map(np.array, state._replace(theta=theta, theta_stats=stats))
-    return game, kept, best | {"seconds": seconds}
+    how = {"validate_every": every, "diagnose": 0, "log_every": 0, "final_attacks": ""}
+    run = fit(game_of(config, data), epochs=config["epochs"], seed=seed, **how)
+    score, best = run.game.method.selects, run.notes["best"]
+    return run.at(max(best, key=lambda which: best[which][score]))
 
 
 def search(given: dict[str, Any]) -> int:
     """Trials until there are enough of them."""
+    import jax
+
+    from l2ljax.machine import prepare
+    from l2ljax.runs.run import load_data
+
     options = defaults(FLAGS) | given
-    method = options["method"]
-    if method not in SPACES:
-        raise InputError(f"--method={method} has no search space; {', '.join(SPACES)} have")
-    for name, least in (("trials", 1), ("seed", 0)):
-        if options[name] < least:
-            raise InputError(f"--{name}={options[name]} must be {least} or above")
+    plugins, method = Plugins(files_of(options)), options["method"]
+    method = plugins.take(method)
+    space = space_of(method, plugins)
     prepare("user")
     out = pathlib.Path(options["out"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out={out} cannot be written: {error.strerror}") from None
-    path = out / f"{method}.jsonl"
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    data = load("digits")
+    path = out / f"{method.rpartition(':')[2]}.jsonl"
+    done = path.read_text().splitlines() if path.exists() else []
+    words = {"dataset": options["dataset"], "method": method}
+    data = load_data(resolve(words, plugins), options["data_dir"])
     for trial in range(len(done), options["trials"]):
-        flags = draw(method, trial, options["seed"])
-        config = configuration.resolve({"dataset": "digits", "method": method, **flags})
-        _, _, best = train_once(config, data, options["seed"])
-        jax.clear_caches()  # as compare.py does after a row
+        flags = draw(space, trial, options["seed"])
+        run = try_once(resolve(words | flags, plugins), data, options["seed"])
+        best = run.notes["best"][run.which]
+        found = {
+            "robust": best[run.game.method.selects],
+            "epoch": best["epoch"],
+            "seconds": run.notes["seconds"],
+        }
+        jax.clear_caches()  # a trial's programs are its own, and a process may map only so many
         with path.open("a") as file:
-            file.write(json.dumps({"trial": trial, "flags": flags, **best}) + "\n")
-        print(f"{method} {trial}: {100 * best['robust']:.1f} % {best['seconds']:.1f} s {flags}")
+            file.write(json.dumps({"trial": trial, "flags": flags, **found}) + "\n")
+        print(f"{method} {trial}: {100 * found['robust']:.1f} % {found['seconds']:.1f} s {flags}")
     return 0
 
 

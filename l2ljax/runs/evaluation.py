@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from l2ljax.runs import settings as configuration
-from l2ljax.evaluation.curves import curves
 from l2ljax.attacks import Attack, Budget, parse_all
 from l2ljax.checkpoint import fingerprint
+from l2ljax.commands.pictures import figures_or_none
+from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import Result
+from l2ljax.evaluation.curves import curves
+from l2ljax.evaluation.suite import PARTS
+from l2ljax.evaluation.tables import attack_eps
 from l2ljax.progress import Progress
+from l2ljax.runs import settings as configuration
 from l2ljax.runs.learned import finder
 from l2ljax.runs.masking import masking_report
-from l2ljax.evaluation.suite import PARTS
-from l2ljax.errors import InputError
-from l2ljax.settings import check_eps
-from l2ljax.commands.pictures import figures_or_none
-from l2ljax.evaluation.tables import attack_eps
 from l2ljax.runs.saved import Saved, images_of, open_run, restore
 from l2ljax.runs.workdir import check_output
+from l2ljax.settings import check_eps
 
 
 class Evaluation(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2ljax.runs.game import Game
 from l2ljax.data import Dataset, epoch_order
+from l2ljax.runs.game import Game
 
 SHARE = 0.5
 """Of a device's memory: data that take more are brought chunk by chunk."""

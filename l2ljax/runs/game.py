@@ -1,221 +1,199 @@
-"""From a configuration to the game: data, classifier, method, step and state, ready to play."""
+"""The game of a training run: what `fit` plays, made of objects.
 
-from collections.abc import Callable
+    game = make_game(classifier, method, data, eps=8 / 255, tx_theta=optax.sgd(0.1),
+                     tx_phi=optax.adam(1e-3), batch_size=128)
+
+It knows no words: `from_config.game_of` turns those of a configuration into objects.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from l2ljax.runs.settings import STEPS, check_batch, epochs
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.checkpoint import restore_any
-from l2ljax.data import Dataset, load, take_batch
+from l2ljax.data import Dataset, take_batch
 from l2ljax.diagnostics import make_diagnose
+from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze
-from l2ljax.functional import functional, initialise
-from l2ljax.methods import METHODS, make_method
-from l2ljax.models import make_attacker, make_classifier
-from l2ljax.parallel import ONE, Layout, lay_out
-from l2ljax.schedules import learning_rate, optimiser, radius
+from l2ljax.functional import functional
+from l2ljax.gate import check_count, check_eps
+from l2ljax.parallel import Layout
+from l2ljax.runs.bridge import (
+    ONE_DEVICE,
+    as_apply,
+    as_dataset,
+)
 from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
-from l2ljax.errors import InputError
-from l2ljax.settings import fraction, step_size
+
+PLAYERS = ("theta", "phi")
 
 
 class Game(NamedTuple):
-    """Everything a loop needs; `step` is the bilevel step, `train_step` takes its batch as well.
+    """Everything a run needs but its epochs, its seed and its folder.
 
-    `program(n, ...)` is n of them compiled for the arguments that follow, once for all the seeds of
-    a command: (state, x, y, order, first, rng) -> (state, metrics of n steps), laid over devices by
-    `layout`, order[0] being the first row of step `first`. `rows` are the images that one device's
-    body sees of a batch, `part_size` those of a part of the batch on all devices;
-    `frozen` is (theta, stats) -> the classifier in eval mode, in float32 whatever the step computes
-    in, since attacks on bfloat16 are too weak; `probe` is the method's, if any.
+    init: seed -> the state at step 0, whose shapes are `abstract`.
+    train_step: (state, x, y, order, first, key) -> state, metrics: one step on its own batch of the
+    images x, order[0] being the first row of step `first`.
+    program: (n, *arguments of train_step) -> n such steps, compiled once for all seeds.
+    frozen: (theta, theta_stats) -> the classifier in eval mode, in float32 whatever the step
+    computes in, because attacks on bfloat16 are too weak.
+    measures: what is measured of the attacker after an epoch, (key, state, x, y, eps) -> metrics.
+    rates: the learning rates that are logged, step -> number.
     """
 
-    f: Apply
-    frozen: Callable[..., Callable[[Array], Array]]
+    apply: Apply
     method: Method
+    data: Dataset
+    eps: float
+    batch_size: int
+    accumulate: int
+    layout: Layout
     init: Callable[[int], State]
     abstract: State
-    step: Callable
     train_step: Callable[..., tuple[State, dict[str, Array]]]
     program: Callable[..., Callable]
-    layout: Layout
-    rows: int
-    part_size: int
-    diagnose: Callable[..., dict[str, float]]
-    probe: Callable[..., dict[str, Array]] | None
-    rates: dict[str, Callable[[int], Any]]
-    steps_per_epoch: int
-    eps: float
-    selects: str
-    guarded: bool
+    frozen: Callable[..., Callable[[Array], Array]]
+    measures: tuple[Callable[..., dict[str, Any]], ...]
+    rates: Mapping[str, Callable[[int], Any]]
     on_overfitting: str
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training images."""
+        return len(self.data.x_train) // self.batch_size
 
-def load_data(config: dict[str, Any], data_dir: str | None, download: bool = True) -> Dataset:
-    """The splits that a configuration trains and validates on."""
-    sizes = {name: config[name] for name in ("val_size", "train_size")}
-    return load(config["dataset"], data_dir=data_dir, download=download, **sizes)
+    @property
+    def rows(self) -> int:
+        """Images of a batch that one call of the step body sees."""
+        return self.layout.rows(self.batch_size)
+
+    @property
+    def part_size(self) -> int:
+        """Images of one part of a batch, on all devices."""
+        return self.batch_size // self.accumulate
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its epochs are watched: a net that trains on clean images cannot collapse."""
+        return self.method.selects == "robust"
 
 
-def layout_of(config: dict[str, Any], kind: str | None) -> Layout:
-    """Devices for the batches of a configuration; no kind takes all that are visible."""
-    try:
-        return lay_out(kind, batch_size=config["batch_size"], accumulate=config["accumulate"])
-    except ValueError as error:
-        raise InputError(f"--batch_size, --parallel, --accumulate: {error}") from None
+def make_game(
+    classifier: Any,
+    method: Method,
+    data: Any,
+    *,
+    eps: float,
+    tx_theta: optax.GradientTransformation,
+    tx_phi: optax.GradientTransformation,
+    batch_size: int,
+    eps_schedule: Callable[[Array], Array] | None = None,
+    phi_steps: int = 1,
+    craft_bn: str = "batch",
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    augment: str | Callable[[Array, Array], Array] | None = None,
+    on_overfitting: str = "warn",
+    reported: Any = None,
+    rates: Mapping[str, Callable[[int], Any]] | None = None,
+    layout: Layout = ONE_DEVICE,
+    stepped: Any = None,
+) -> Game:
+    """The game between a classifier and the attacker of a method, on that data.
 
-
-def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Game:
-    """The game that a configuration describes, on that dataset and those devices."""
-    check_batch(config, data)
-    classifier, method = players(config, data)
-    # The step's own, which reduce over the devices; outside the step nothing does.
-    step_classifier, step_method = players(config, data, layout.axis_name)
-    steps_per_epoch = len(data.x_train) // config["batch_size"]
-    rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
-    tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
-    f, eps = functional(classifier), fraction(config["eps"])
-    # Whatever is reported is of the float32 net with these weights, also where it trains in bf16.
-    exact = functional(players(config | {"bf16": False}, data)[0])
+    classifier: a flax.linen module, a flax.nnx model, or a function key -> either, for models whose
+    weights are drawn when they are made. method: what `l2ljax.make_method` returns, or one's own
+    `Method`. data: a `Dataset`, or (x_train, y_train, x_test, y_test). eps is the radius, and
+    `eps_schedule` gives that of every step where it is warmed up. `reported` is the same classifier
+    in float32, for validation and evaluation, where `classifier` computes in less.
+    """
+    data = as_dataset(data)
+    check_eps(eps)
+    check_count("batch_size", batch_size)
+    if batch_size > len(data.x_train):
+        raise InputError(
+            f"batch_size={batch_size} is larger than the training split of {data.name} "
+            f"({len(data.x_train)} images)"
+        )
+    example = jnp.zeros((batch_size, *data.x_train.shape[1:]), jnp.float32)
+    rows = layout.rows(batch_size)
+    model = _made(classifier, jax.random.key(0))
+    apply, _, _ = as_apply(model, jax.random.key(0), example)
+    exact = apply if reported is None else as_apply(reported, jax.random.key(0), example)[0]
     step = make_step(
-        functional(step_classifier),
-        step_method,
+        functional(stepped[0]) if stepped else apply,
+        stepped[1] if stepped else method,
         tx_theta,
         tx_phi,
-        eps=radius(eps, warmup_epochs=config["eps_warmup"], steps_per_epoch=steps_per_epoch),
-        phi_steps=config["phi_steps"],
-        craft_bn=config["craft_bn"],
-        ema_decay=config["ema_decay"],
-        axis_name=layout.axis_name,
-        accumulate=config["accumulate"],
+        eps=eps_schedule or eps,
+        phi_steps=phi_steps,
+        craft_bn=craft_bn,
+        ema_decay=ema_decay,
+        accumulate=accumulate,
         cut=layout.cut,
+        axis_name=layout.axis_name,
     )
-    example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
-
-    rows = layout.rows(config["batch_size"])
 
     # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
-    def fresh(rng: Array) -> State:
-        theta_key, phi_key = stream(rng, "theta"), stream(rng, "phi")
-        theta, theta_stats = initialise(classifier, theta_key, example)
-        ema = config["ema_decay"] > 0
+    def start(key: Array) -> State:
+        theta_key, phi_key = stream(key, "theta"), stream(key, "phi")
+        _, theta, theta_stats = as_apply(_made(classifier, theta_key), theta_key, example)
+        ema = ema_decay > 0
         return init_state(phi_key, theta, theta_stats, method, tx_theta, tx_phi, example, ema=ema)
 
-    def init(seed: int) -> State:
-        if config["init_from"] in ("", "none"):
-            return fresh(jax.random.key(seed))
-        tree, _, _ = restore_any(config["init_from"], kind="best")
-        return _start_from(config["init_from"], tree, fresh(jax.random.key(seed)))
-
-    def train_step(state: State, x: Array, y: Array, order: Array, first: Array, rng: Array):
-        draws = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
-        image_rows = batch_rows(rows, layout.axis_name, config["accumulate"])
+    def train_step(state: State, x: Array, y: Array, order: Array, first: Array, key: Array):
+        draws = jax.random.fold_in(jax.random.fold_in(key, state.rollbacks), state.step)
         batch = take_batch(
-            per_image(stream(draws, "augmentation"), image_rows),
+            per_image(
+                stream(draws, "augmentation"), batch_rows(rows, layout.axis_name, accumulate)
+            ),
             x,
             y,
             order,
             state.step - first,
             batch_size=rows,
-            augment=config["augment"] or data.augment,
+            augment=data.augment if augment is None else augment,
         )
-        return step(state, batch, rng)
+        return step(state, batch, key)
 
+    measures = (method.probe(method, apply, craft_bn),) if method.probe else ()
     return Game(
-        f=f,
-        frozen=freeze(exact),
+        apply=apply,
         method=method,
-        init=init,
-        abstract=jax.eval_shape(fresh, jax.random.key(0)),
-        step=step,
+        data=data,
+        eps=eps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        layout=layout,
+        init=lambda seed: start(jax.random.key(seed)),
+        abstract=jax.eval_shape(start, jax.random.key(0)),
         train_step=train_step,
         program=_compile_once(train_step, layout),
-        layout=layout,
-        rows=rows,
-        part_size=config["batch_size"] // config["accumulate"],
-        diagnose=make_diagnose(f, method),
-        probe=method.probe(method, f, config["craft_bn"]) if method.probe else None,
-        rates=rates,
-        steps_per_epoch=steps_per_epoch,
-        eps=eps,
-        selects=METHODS[config["method"]].selects,
-        # A net that trains on clean images has no robustness to lose.
-        guarded=METHODS[config["method"]].selects == "robust",
-        on_overfitting=config["on_overfitting"],
+        frozen=freeze(exact),
+        measures=(*measures, make_diagnose(apply, method)) if method.learns else measures,
+        rates=rates or {},
+        on_overfitting=on_overfitting,
     )
 
 
-def players(
-    config: dict[str, Any], data: Dataset, axis_name: str | None = None
-) -> tuple[Any, Method]:
-    """The classifier and the method of a configuration."""
-    try:
-        classifier = make_classifier(
-            config["model"],
-            data.num_classes,
-            mean=data.mean,
-            std=data.std,
-            dtype=_dtype(config),
-            dropout=config["dropout"],
-            axis_name=axis_name,
-            remat=config["remat"],
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return classifier, method_of(config, data.x_train.shape[-1], axis_name)
-
-
-def method_of(config: dict[str, Any], channels: int, axis_name: str | None = None) -> Method:
-    """The method of a configuration, with its attacker for images of so many channels."""
-    attacker = (
-        make_attacker(
-            config["attacker"],
-            channels,
-            width=config["attacker_width"],
-            dtype=_dtype(config),
-            axis_name=axis_name,
-        )
-        if METHODS[config["method"]].network
-        else None
-    )
-    return make_method(
-        config["method"],
-        attacker=attacker,
-        smoothing=config["label_smoothing"],
-        order=config["order"],
-        axis_name=axis_name,
-        remat=config["remat"],
-        **_settings(config),
-    )
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What the method's row takes, as numbers."""
-    takes = METHODS[config["method"]].takes
-    settings = {name: config[name] for name in takes}
-    settings |= {name: step_size(settings[name]) for name in STEPS if name in takes}
-    if "bat_lambda" in takes:
-        settings["bat_lambda"] = settings["bat_lambda"] or 1 / settings["bat_step"]
-    return settings
-
-
-def _dtype(config: dict[str, Any]) -> Any:
-    # float32, or float64 where JAX is told to compute in it.
-    return jnp.bfloat16 if config["bf16"] else jnp.result_type(float)
+def _made(classifier: Any, key: Array) -> Any:
+    """The model itself, or what the function key -> model makes of this key."""
+    is_model = hasattr(classifier, "init") or hasattr(classifier, "eval")
+    return classifier if is_model else classifier(key)
 
 
 def _compile_once(train_step: Callable, layout: Layout) -> Callable[..., Callable]:
-    kept: dict[int, Callable] = {}
+    compiled: dict[int, Callable] = {}
 
     def program(n: int, *arguments: Any) -> Callable:
-        if n not in kept:
-            kept[n] = layout.compile(_several(train_step, n), *arguments)
-        return kept[n]
+        if n not in compiled:
+            compiled[n] = layout.compile(_several(train_step, n), *arguments)
+        return compiled[n]
 
     return program
 
@@ -230,44 +208,3 @@ def _several(train_step: Callable, n: int) -> Callable:
         return jax.lax.scan(lambda state, _: train_step(state, *rest), state, length=n)
 
     return steps
-
-
-def _rate(config: dict[str, Any], player: str, steps_per_epoch: int) -> Callable:
-    kind = config[f"{player}_schedule"]
-    # In the alternating order phi's chain counts phi_steps updates a step.
-    updates = config["phi_steps"] if player == "phi" else 1
-    return learning_rate(
-        kind,
-        config[f"{player}_lr"],
-        epochs=config["epochs"],
-        steps_per_epoch=steps_per_epoch * updates,
-        peak_at=config[f"{player}_peak_at"],
-        drops=epochs(config[f"{player}_drops"], f"--{player}_drops"),
-        drop_factor=config[f"{player}_drop_factor"],
-    )
-
-
-def _optimiser(config: dict[str, Any], player: str, rate: Callable):
-    return optimiser(
-        config[f"{player}_opt"],
-        rate,
-        weight_decay=config[f"{player}_wd"],
-        momentum=config[f"{player}_momentum"],
-        b2=config[f"{player}_b2"],
-        clip=config[f"{player}_clip"],
-    )
-
-
-def _start_from(workdir: str, tree: dict[str, Any], state: State) -> State:
-    """theta and its statistics from another run's best checkpoint; everything else is new."""
-    for name in ("theta", "theta_stats"):
-        new, old = (jax.tree.map(jnp.shape, t) for t in (tree[name], getattr(state, name)))
-        if new != old:
-            raise InputError(f"--init_from={workdir}: its {name} is of another architecture")
-    theta = jax.tree.map(jnp.asarray, tree["theta"])
-    stats = jax.tree.map(jnp.asarray, tree["theta_stats"])
-    state = state._replace(theta=theta, theta_stats=stats)
-    if not state.ema:
-        return state
-    ema, ema_stats = jax.tree.map(jnp.copy, (theta, stats))
-    return state._replace(ema=ema, ema_stats=ema_stats)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from l2ljax.runs.game import method_of
 from l2ljax.attacks import learned
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.attacks.specs import Play
-from l2ljax.methods import METHODS
 from l2ljax.errors import InputError
+from l2ljax.methods import METHODS
+from l2ljax.runs.game import method_of
 from l2ljax.runs.saved import open_run, restore
 
 

@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import optax
 
-from l2ljax.runs.game import method_of
 from l2ljax.attacks.autoattack import OFFICIAL, Budget
+from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
+from l2ljax.errors import InputError
+from l2ljax.evaluation.tables import align
 from l2ljax.masking import (
     Check,
     Subject,
@@ -26,11 +28,9 @@ from l2ljax.masking import (
     surface,
 )
 from l2ljax.methods import METHODS
-from l2ljax.types import State
-from l2ljax.errors import InputError
-from l2ljax.commands.pictures import figures_or_none
-from l2ljax.evaluation.tables import align
+from l2ljax.runs.game import method_of
 from l2ljax.runs.saved import Saved, open_run, restore
+from l2ljax.types import State
 
 RATE, BATCH = 1e-3, 64
 """Adam's rate and the batch of the attacker that is trained anew, whatever the run's own were."""

@@ -16,18 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from l2ljax.runs import settings as configuration
-from l2ljax.runs.game import load_data, make_game
 from l2ljax import gate
 from l2ljax.attacks.cascade import Run, batches, judge, nan_gradients, true_float32
 from l2ljax.attacks.entrance import dataset
 from l2ljax.ball import per_image, scale
 from l2ljax.checkpoint import fingerprint
 from l2ljax.data import Dataset
-from l2ljax.types import Array
 from l2ljax.errors import InputError
-from l2ljax.settings import check_eps, fraction
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.game import load_data, make_game
 from l2ljax.runs.saved import restore
+from l2ljax.settings import check_eps, fraction
+from l2ljax.types import Array
 
 
 class Net(NamedTuple):

@@ -5,18 +5,16 @@ training images. Batches are cut over the devices of this process; no result dep
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2ljax.runs.game import Game
 from l2ljax.attacks import parse
 from l2ljax.ball import scale
-from l2ljax.data import Dataset
 from l2ljax.evaluation.accuracy import robust
 from l2ljax.parallel import agree
+from l2ljax.runs.game import Game
 from l2ljax.streams import stream
 from l2ljax.types import State
 
@@ -27,9 +25,11 @@ TRAINING_IMAGES = 1000
 class Validation:
     """The measurements of one run; its draws are the same in every epoch."""
 
-    def __init__(self, game: Game, data: Dataset, seed: int, options: dict[str, Any]) -> None:
-        self.game, self.data, self.options = game, data, options
-        self.layout, self.rng = game.layout, jax.random.key(seed)
+    def __init__(self, game: Game, seed: int, batch_size: int, diagnosed: int) -> None:
+        """Of so many images a batch, and so many on which the attacker is looked at."""
+        self.game, self.data, self.layout = game, game.data, game.layout
+        self.batch_size, self.diagnosed = batch_size, diagnosed
+        self.rng = jax.random.key(seed)
 
     def measure(self, state: State) -> dict[str, float]:
         """Accuracies and diagnostics, as the first process found them: decisions hang on them."""
@@ -45,7 +45,7 @@ class Validation:
 
     def stood(self, f: Callable, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
         """Which of the images withstand the attack."""
-        size = self.layout.full(min(self.options["eval_batch"], len(x)))
+        size = self.layout.full(min(self.batch_size, len(x)))
         return robust(
             stream(self.rng, "validation"),
             f,
@@ -77,13 +77,11 @@ class Validation:
         """What the attacker does, on the first validation images; without any, training images."""
         data = self.data
         x, y = (data.x_val, data.y_val) if len(data.x_val) else (data.x_train, data.y_train)
-        n = min(self.options["diagnose"], len(x))
-        measures = [self.game.probe] if self.game.probe else []
-        measures += [self.game.diagnose] if self.game.method.learns else []
-        if not measures or n == 0:
+        n = min(self.diagnosed, len(x))
+        if not self.game.measures or n == 0:
             return {}
         x, y = scale(jnp.asarray(x[:n])), jnp.asarray(y[:n])
         key, values = stream(self.rng, "diagnostics"), {}
-        for measure in measures:
+        for measure in self.game.measures:
             values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}
         return values

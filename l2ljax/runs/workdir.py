@@ -5,27 +5,18 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from l2ljax.runs import settings as configuration
 from l2ljax.errors import InputError
+from l2ljax.runs.config import differences, read_json
 
 
-def open_workdir(
-    workdir: pathlib.Path,
-    config: dict[str, Any],
-    seed: int | str,
-    read: Callable[[pathlib.Path], dict[str, Any]] = configuration.read,
-) -> None:
-    """Make the folder and describe the run in it; one that holds another run is refused.
-
-    `read` reads the description of a run of the same kind.
-    """
-    described = {"seed": seed, **config}
+def open_workdir(workdir: pathlib.Path, described: Mapping[str, Any]) -> None:
+    """Make the folder and write config.json; a folder that holds another run is refused."""
     path = workdir / "config.json"
     if path.exists():
-        changed = configuration.differences(read(workdir), described)
+        changed = differences(read_json(workdir), described)
         if changed:
             raise InputError(
                 f"{workdir} holds a run with other flags ({'; '.join(changed)}): "

@@ -1,45 +1,37 @@
-"""Recipes: dicts of flags one can diff. Merged in this order, later ones win:
+"""Recipes: the settings of a run, as layers of which later ones win:
 
-base.FLAGS, the recipe's ALL and DATASET[dataset], base.METHOD[method], the recipe's METHOD[method]
-and DATASET_METHOD[both], and then the flags of the command line.
+base.FLAGS, the recipe's `all` and `dataset[dataset]`, base.METHOD[method], the recipe's
+`method[method]` and `dataset_method[both]`, and then what the user sets. A method of the user's own
+begins with the defaults in its signature, and a recipe of the user's own is a `Recipe`, or a dict
+of settings.
 """
 
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
-from l2ljax.runs.recipes import (
-    base,
-    fast_at,
-    fast_bat,
-    fastat_benchmark,
-    grad_align,
-    interp,
-    l2l_code,
-    l2l_v1,
-    quick,
-    rnn,
-    small,
-    trades,
-)
-from l2ljax.runs.recipes.base import DERIVED
+from l2ljax.errors import InputError
+from l2ljax.plugins import Plugins
+from l2ljax.runs.recipes import base, fast, papers, small
+from l2ljax.runs.recipes.base import DERIVED, Recipe
 
-__all__ = ["DERIVED", "RECIPES", "default_recipe", "flags_of"]
+__all__ = ["DERIVED", "RECIPES", "Recipe", "default_recipe", "find_recipe", "layers_of"]
 
-RECIPES: dict[str, ModuleType] = {
-    "l2l_v1": l2l_v1,
-    "l2l_code": l2l_code,
-    "interp": interp,
-    "trades": trades,
-    "rnn": rnn,
-    "fast_at": fast_at,
-    "grad_align": grad_align,
-    "fast_bat": fast_bat,
-    "fastat_benchmark": fastat_benchmark,
-    "quick": quick,
-    "small": small,
+RECIPES: dict[str, Recipe] = {
+    "l2l_v1": papers.L2L_V1,
+    "l2l_code": papers.L2L_CODE,
+    "interp": papers.INTERP,
+    "trades": papers.TRADES,
+    "rnn": papers.RNN,
+    "fast_at": fast.FAST_AT,
+    "grad_align": fast.GRAD_ALIGN,
+    "fast_bat": fast.FAST_BAT,
+    "fastat_benchmark": fast.FASTAT_BENCHMARK,
+    "quick": small.QUICK,
+    "small": small.SMALL,
 }
 
 QUICK = ("digits", "mnist", "fashion_mnist")
+"""The data sets whose runs take the recipe `quick` where none is named."""
 
 OF_METHOD = {
     "grad_l2l_interp": "interp",
@@ -63,15 +55,27 @@ def default_recipe(dataset: str, method: str) -> str:
     return "quick" if dataset in QUICK else OF_METHOD.get(method, "l2l_code")
 
 
-def flags_of(recipe: str, dataset: str, method: str) -> dict[str, Any]:
-    """Every flag of the recipe for that dataset and method."""
-    module = RECIPES[recipe]
+def find_recipe(name: str, plugins: Plugins) -> Recipe:
+    """The recipe of that name, the package's or the user's own."""
+    found = plugins.find("recipe", name, RECIPES)
+    if isinstance(found, Recipe):
+        return found
+    if isinstance(found, Mapping):
+        return Recipe("", found)
+    raise InputError(
+        f"recipe {name} is a {type(found).__name__}: it must be a dict of settings or a "
+        "l2ljax.runs.recipes.Recipe"
+    )
+
+
+def layers_of(recipe: Recipe, dataset: str, method: str) -> dict[str, Any]:
+    """Every setting of the recipe for that data set and method."""
     layers = (
         base.FLAGS,
-        module.ALL,
-        module.DATASET.get(dataset, {}),
+        recipe.all,
+        recipe.dataset.get(dataset, {}),
         base.METHOD.get(method, {}),
-        module.METHOD.get(method, {}),
-        module.DATASET_METHOD.get((dataset, method), {}),
+        recipe.method.get(method, {}),
+        recipe.dataset_method.get((dataset, method), {}),
     )
     return {name: value for layer in layers for name, value in layer.items()}

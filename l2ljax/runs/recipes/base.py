@@ -1,11 +1,29 @@
-"""What every recipe starts from; a recipe is a dict of the flags it changes.
+"""What a recipe is, and what all of them start from.
 
-METHOD says what makes a method that method; it goes over a recipe's ALL and DATASET, and under what
-the recipe says of the method. docs/methods.md names the source of each.
+METHOD says what makes a method that method; it goes over a recipe's `all` and `dataset`, and under
+what the recipe says of the method. docs/methods.md names the source of each.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Recipe(NamedTuple):
+    """The settings of a training run, as layers: the more special one wins.
+
+    about opens with the exact commands, and says what to expect of them; `all` holds for every run,
+    `dataset`, `method` and `dataset_method` for those that they name. With needs_init a run starts
+    from the best classifier of a Plain run (--init_from).
+    """
+
+    about: str
+    all: Mapping[str, Any]
+    dataset: Mapping[str, Mapping[str, Any]] = {}
+    method: Mapping[str, Mapping[str, Any]] = {}
+    dataset_method: Mapping[tuple[str, str], Mapping[str, Any]] = {}
+    needs_init: bool = False
+
 
 FLAGS = {
     # the players

@@ -1,0 +1,166 @@
+"""A run, finished or not: what it was made of, one of its checkpoints, and what can be asked of it.
+
+    run = load("runs/a", which="best_ema")
+    run.classifier(images)                   # logits, in eval mode and float32
+    run.summary["test"]["best"]["pgm10"]["accuracy"]
+
+The images of the data set are not needed for this: data.json in the folder says what the networks
+must know of them.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from l2ljax.checkpoint import Checkpoints, Kind
+from l2ljax.data import Dataset, load
+from l2ljax.errors import CheckpointError, InputError, word
+from l2ljax.machine import cache_folder
+from l2ljax.plugins import Plugins
+from l2ljax.record import read as read_record
+from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config
+from l2ljax.runs.from_config import game_of
+from l2ljax.runs.game import Game
+from l2ljax.types import Array, State, Tree
+
+KINDS: dict[str, Kind] = {
+    "best": "best",
+    "last": "last",
+    "best_ema": "best_ema",
+    "last_ema": "last",
+}
+WHICH = tuple(KINDS)
+"""The epoch of the best validation robust accuracy, or the last; theta itself, or its average."""
+
+
+class Run:
+    """One checkpoint of a run: theta and its statistics are the raw or the averaged ones."""
+
+    def __init__(
+        self, game: Game, checkpoints: Any, which: str, *, workdir: Any = None, config: Any = None
+    ) -> None:
+        """The checkpoint `which`, restored and verified; `checkpoints` are closed by the caller."""
+        word("which", which, WHICH)
+        self.game, self.which, self.workdir, self.config = game, which, workdir, config
+        self._checkpoints = checkpoints
+        if which not in kinds_of(game):
+            raise InputError(f"--which={which}: {workdir} kept no average (--ema_decay was 0)")
+        restored = checkpoints.restore(game.abstract, kind=KINDS[which])
+        if restored is None:
+            raise CheckpointError(f"{workdir} holds no {KINDS[which]} checkpoint yet")
+        self.state: State = restored[0]
+        self.notes: dict[str, Any] = restored[1]
+        self.step: int = restored[2]
+        average = which.endswith("_ema")
+        self.theta: Tree = self.state.ema if average else self.state.theta
+        self.theta_stats: Tree = self.state.ema_stats if average else self.state.theta_stats
+        self.summary: dict[str, Any] = {}
+        self.history: list[dict[str, float]] = []
+        if workdir is not None:
+            self.summary = _read_summary(pathlib.Path(workdir))
+            lines = pathlib.Path(workdir) / "metrics.jsonl"
+            self.history = read_record(lines) if lines.exists() else []
+
+    def at(self, which: str) -> "Run":
+        """Another checkpoint of the same run."""
+        if self.workdir is not None:
+            with Checkpoints(self.workdir, report=print) as checkpoints:
+                other = Run(self.game, checkpoints, which, workdir=self.workdir, config=self.config)
+        else:
+            other = Run(self.game, self._checkpoints, which)
+            other.summary, other.history = self.summary, self.history
+        return other
+
+    @property
+    def classifier(self) -> Callable[[Array], Array]:
+        """Images in [0, 1] -> logits, in eval mode and float32: ready for any attack."""
+        return self.game.frozen(self.theta, self.theta_stats)
+
+    @property
+    def attacker(self) -> Callable[..., Array]:
+        """phi as an attack on any model: (rng, f, x, y, *, eps) -> x_adv."""
+        from l2ljax.runs.learned import attack_of
+
+        return attack_of(self)
+
+
+def kinds_of(game: Game) -> tuple[str, ...]:
+    """The checkpoints a run of that game has."""
+    return WHICH if game.abstract.ema else WHICH[:2]
+
+
+def load_run(
+    workdir: str | pathlib.Path,
+    which: str = "best",
+    *,
+    plugins: Plugins | Iterable[str | pathlib.Path] = (),
+    game: Game | None = None,
+) -> Run:
+    """A checkpoint of the run in that folder.
+
+    A file of the user's own that the run was made with is executed only if it is given in
+    `plugins`. A run that `fit` made from objects needs the same game again.
+    """
+    workdir = pathlib.Path(workdir)
+    config = None
+    if game is None:
+        config = configuration.read(workdir, plugins)
+        config.warn_if_plugins_changed(workdir)
+        game = game_of(config, read_facts(workdir))
+    with Checkpoints(workdir, report=print) as checkpoints:
+        return Run(game, checkpoints, which, workdir=workdir, config=config)
+
+
+FACTS = ("name", "num_classes", "class_names", "mean", "std", "augment")
+"""What data.json says of a data set, besides the sizes of its images and its parts."""
+
+
+def facts_of(data: Dataset) -> dict[str, Any]:
+    """What a network must know of the data it was trained on."""
+    facts = {name: getattr(data, name) for name in FACTS}
+    facts["image_shape"] = [int(side) for side in data.x_train.shape[1:]]
+    facts["dtype"] = str(data.x_train.dtype)
+    facts["images"] = {p: len(getattr(data, f"x_{p}")) for p in ("train", "val", "test")}
+    return facts
+
+
+def read_facts(workdir: pathlib.Path) -> Dataset:
+    """The data set that data.json describes, without its images: they take no memory."""
+    path = workdir / "data.json"
+    try:
+        facts = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{workdir} is of another version: it has no data.json") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    parts: dict[str, Any] = {}
+    for part, n in facts["images"].items():
+        shape = (n, *facts["image_shape"])
+        parts[f"x_{part}"] = np.broadcast_to(np.zeros((), facts["dtype"]), shape)
+        parts[f"y_{part}"] = np.broadcast_to(np.int32(0), (n,))
+    known = {n: tuple(v) if isinstance(v := facts[n], list) else v for n in FACTS}
+    return Dataset(**known, **parts)
+
+
+def load_data(config: Config, data_dir: str | None, download: bool = True) -> Dataset:
+    """The splits that a configuration trains and validates on."""
+    sizes = {name: config[name] for name in ("val_size", "train_size")}
+    folder = data_dir or str(cache_folder("data"))
+    return load(config["dataset"], data_dir=folder, download=download, **sizes)
+
+
+def images_of(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of --split, test or val; a run may have held out none for val."""
+    x, y = (data.x_test, data.y_test) if split == "test" else (data.x_val, data.y_val)
+    if not len(x):
+        raise InputError(f"--split={split}: the run held out no validation images (--val_size=0)")
+    return x, y
+
+
+def _read_summary(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else {}
