@@ -1,1 +1,1 @@
-"""Attacks over a set of images: accuracies, curves and tables. It knows no run."""
+"""Attacks over a set of images: accuracies, curves, who fools whom. It knows no run."""

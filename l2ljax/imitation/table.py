@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2ljax.evaluation.tables import align, markdown
+from l2ljax.tables import align, markdown
 from l2ljax.imitation import expert, expert_pairs, first, make_environment, stability
 from l2ljax.imitation.runs import imitate
 from l2ljax.machine import describe

@@ -29,10 +29,9 @@ from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import State
 from l2ljax.errors import InputError
-from l2ljax.evaluation.tables import brief
 from l2ljax.signals import Interrupted, Stop
 from l2ljax.profiler import Profiler
-from l2ljax.runs.validation import Validation
+from l2ljax.runs.validation import Validation, brief
 from l2ljax.runs.workdir import lock
 
 NOTES: dict[str, Any] = {

@@ -5,8 +5,6 @@ import pathlib
 import sys
 from typing import Any
 
-import jax
-
 from l2ljax.runs.game import Game
 from l2ljax.attacks import Attack
 from l2ljax.checkpoint import fingerprint
@@ -15,7 +13,7 @@ from l2ljax.evaluation.accuracy import evaluate
 from l2ljax.progress import duration
 from l2ljax.record import read
 from l2ljax.commands.pictures import figures_or_none
-from l2ljax.evaluation.tables import attack_eps, table
+from l2ljax.evaluation.results import accuracy_table
 from l2ljax.machine import describe
 from l2ljax.runs.saved import choices, restore
 from l2ljax.runs.spot_check import spot_check, verdict
@@ -43,7 +41,7 @@ def conclude(
         for which, results in summary["test"].items()
         for attack, entry in results.items()
     ]
-    print(table(("checkpoint", "attack", "eps", "accuracy"), rows))
+    print(accuracy_table(("checkpoint", "attack", "eps", "accuracy"), rows))
     if not len(data.x_val):
         print("best is the last epoch: there were no validation images to select by")
     for line in overfitting(summary):
@@ -67,21 +65,20 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
         steps[which] = saved.step
         if options["select_check"] and which.startswith("best"):
             checks[which] = spot_check(saved, options["select_check"], options["eval_batch"])
-        results = evaluate(
-            jax.random.key(0),
-            game.frozen(*game.layout.whole((saved.theta, saved.theta_stats))),
+        found = evaluate(
+            game.frozen(saved.theta, saved.theta_stats),
             data.x_test,
             data.y_test,
-            attacks,
             eps=game.eps,
-            batch_size=game.layout.full(min(options["eval_batch"], len(data.x_test))),
-            share=game.layout.share,
-        )
+            attacks=attacks,
+            batch_size=options["eval_batch"],
+            parallel=game.layout.kind,
+        )._replace(eps_text=config["eps"])
         test[which] = {
-            r.attack: {"eps": attack_eps(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}
-            for r in results
+            attack: {"eps": r["eps"], "accuracy": r["accuracy"]}
+            for attack, r in found.as_json()["results"].items()
         }
-        warnings += [f"{which}, {r.attack}: {line}" for r in results for line in r.warnings]
+        warnings += [f"{which}, {line}" for line in found.warnings]
     last = restore(workdir, "last", config, data, game)
     line = read(workdir / "metrics.jsonl")[-1]
     return {
