@@ -24,8 +24,8 @@ from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset, load
 from l2ljax.errors import InputError
 from l2ljax.machine import describe, prepare
-from l2ljax.masking import LIMITS, Subject, examine, subject
-from l2ljax.masking.black_box import BLACK_BOX, WHITE_BOX
+from l2ljax.masking import LIMITS, Subject, examine, make_subject
+from l2ljax.masking.checks import WHITE_BOX
 from l2ljax.runs.masking import attackers
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
@@ -57,7 +57,7 @@ def examine_net(net: Net, data: Dataset, options: dict[str, Any]) -> dict[str, A
     if net.kind == "learned":
         own = attackers(made.config, made.state, s, epochs=options["response_epochs"])
     checks = examine(s, siblings=[sibling], **own)
-    strong = s.standing(STRONG) & s.stood(BLACK_BOX, WHITE_BOX)
+    strong = s.standing(STRONG) & s.stood("square", WHITE_BOX)
     if net.disguise:
         inner = _subject(made.classifier(), made.game.eps, data, options)
         strong = strong & inner.standing(STRONG)
@@ -81,7 +81,7 @@ def _subject(f: Callable, eps: float, data: Dataset, options: dict[str, Any]) ->
     n = options["images"]
     budget = Budget(square_queries=options["square_queries"])
     x, y = data.x_test[:n], data.y_test[:n]
-    return subject(jax.random.key(0), f, x, y, eps=eps, batch_size=n, budget=budget)
+    return make_subject(jax.random.key(0), f, x, y, eps=eps, batch_size=n, budget=budget)
 
 
 def calibrate(given: dict[str, Any]) -> int:
@@ -123,7 +123,7 @@ def _write(records: list[dict[str, Any]], options: dict[str, Any]) -> None:
     inside = {name: written(limit) for name, limit in LIMITS.items()}
     for name, chosen in found["limits"].items():
         if inside[name] != chosen:
-            print(f"l2ljax/masking/limits.py has {name} {inside[name]}, chosen is {chosen}")
+            print(f"l2ljax/masking/verdict.py has {name} {inside[name]}, chosen is {chosen}")
 
 
 def _line(record: dict[str, Any]) -> str:

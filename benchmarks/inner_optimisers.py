@@ -46,8 +46,8 @@ from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.runs.nets import agreed, by_name, open_nets
 from l2ljax.runs.saved import WHICH, images_of, open_run, restore
+from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
 from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
@@ -134,7 +134,7 @@ def bench(given: dict[str, Any]) -> int:
     """Train phi, judge all, print, write, draw."""
     options = defaults(FLAGS) | given
     workdirs = _checked(options)
-    configs, eps = agreed(workdirs, eps=options["eps"], split="test")
+    configs, eps = read_comparable(workdirs, eps=options["eps"], split="test")
     if len({config["val_size"] for config in configs.values()}) > 1:
         raise InputError("the runs held out different validation images (--val_size)")
     out = pathlib.Path(options["out"])
@@ -144,10 +144,10 @@ def bench(given: dict[str, Any]) -> int:
         raise InputError(f"--out={out} cannot be written: {error.strerror}") from None
     prepare(options["compilation_cache"])
     data_dir = options["data_dir"] or str(cache_folder("data"))
-    nets, data = open_nets(workdirs, configs, which=options["which"], data_dir=data_dir)
+    nets, data = open_classifiers(workdirs, configs, which=options["which"], data_dir=data_dir)
     (home, first), *others = nets.items()
     seeds, radius = options["phi_seeds"].split(","), check_eps(eps)
-    given_phi = by_name(list(filter(None, options["phi"].split(","))))
+    given_phi = short_names(list(filter(None, options["phi"].split(","))))
     players: dict[str, list[Played]] = {LEARNED: [], TUNED: []}
     for name, workdir in given_phi.items():
         player = taken_from(workdir, data_dir)
@@ -186,7 +186,7 @@ def bench(given: dict[str, Any]) -> int:
     files["md"].write_text(page(report))
     print(page(report))
     if options["plots"] and figures_or_none() is not None:
-        from l2ljax.figures.inner_optimisers import draw_inner_optimisers
+        from l2ljax.figures import draw_inner_optimisers
 
         print(f"drew {draw_inner_optimisers(files['png'], report)}")
     return 0
@@ -202,7 +202,7 @@ def _checked(options: dict[str, Any]) -> dict[str, str]:
     workdirs = list(dict.fromkeys(filter(None, (options["workdirs"] or "").split(","))))
     if len(workdirs) < 2:
         raise InputError("--workdirs=TRAINED_ON,JUDGED_ON,... of two runs or more are needed")
-    return by_name(workdirs)
+    return short_names(workdirs)
 
 
 def main(argv: Sequence[str]) -> int:

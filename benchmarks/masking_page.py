@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from l2ljax.evaluation.accuracy import wilson
-from l2ljax.evaluation.tables import markdown
-from l2ljax.masking import LIMITS, VERDICTS, Limit, combine, judge
+from l2ljax.evaluation.results import wilson
+from l2ljax.masking import LIMITS, VERDICTS, Limit, make_check, worst
+from l2ljax.tables import markdown
 
 Record = dict[str, Any]
 
@@ -78,10 +78,10 @@ def choose(records: Iterable[Record], images: int) -> dict[str, Limit]:
 def judged(record: Record, limits: Mapping[str, Limit]) -> dict[str, str]:
     """The verdict of every check under those limits, and under "all" the combined one."""
     checks = [
-        judge(c["name"], limits[c["name"]], c["number"], c["why"], c["images"])
+        make_check(c["name"], c["number"], c["why"], c["images"], limits[c["name"]])
         for c in record["checks"]
     ]
-    return {check.name: check.verdict for check in checks} | {"all": combine(checks)}
+    return {check.name: check.verdict for check in checks} | {"all": worst(checks)}
 
 
 def report(records: Sequence[Record], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _limits(found: Mapping[str, Any]) -> str:
         row = [name, unit, f"{suspect:g}{least}", limit, highest]
         rows.append([*row, f"{sum(flagged)} of {len(flagged)}" if numbers else ""])
     return (
-        "The limits (`l2ljax/masking/limits.py`), of all honest nets the highest number, and "
+        "The limits (`l2ljax/masking/verdict.py`), of all honest nets the highest number, and "
         + (
             "how many masked nets each check flags; none is made for all of them:\n\n"
             + markdown(rows)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from l2ljax.attacks import expectation
 from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted, windows
-from l2ljax.attacks.loop import iterate
+from l2ljax.attacks.loop import draw_keys, iterate, mean_over_keys
 from l2ljax.ball import per_image, size
 from l2ljax.losses import cross_entropy
 
@@ -449,9 +448,9 @@ def test_eot_takes_means_over_so_many_new_keys_at_every_look():
     assert len(seen) == len(set(seen)) == len(x) * 3 * (1 + 1 + 7)
     plain = apgd(KEY, Partial(logits, theta), x, y, **settings)
     np.testing.assert_allclose(out, plain, atol=1e-6)
-    keys = expectation.draws(per_image(KEY, 2), 5)
+    keys = draw_keys(per_image(KEY, 2), 5)
     numbers = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, (3,))))
-    mean = expectation.mean(lambda keys: numbers(keys[None])[0], keys)
+    mean = mean_over_keys(lambda keys: numbers(keys[None])[0], keys)
     np.testing.assert_allclose(mean, numbers(keys).mean(0), rtol=1e-6)
 
 

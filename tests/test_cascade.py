@@ -239,7 +239,7 @@ def test_an_image_that_stands_without_a_gradient_is_counted(images):
     state = cascade(KEY, pool, x, y, runs, **SETTINGS)
     assert state.robust[[5, 20]].all() and not state.robust[19]
     assert state.nan_gradient == 2 and state.nan_logits == 0
-    (line,) = checks.after(state)
+    (line,) = checks.warnings_after(state)
     assert f"2 of the {state.robust.sum()} images that stand" in line and "NaN or infinite" in line
 
 
@@ -249,7 +249,7 @@ def test_nobody_looks_at_the_gradient_where_no_attack_follows_one(images):
     blind = [Run("push", push(0.05), gradient=False)]
     for runs in ([], blind):
         state = cascade(KEY, pool, x, y, runs, **SETTINGS)
-        assert state.nan_gradient is None and checks.after(state) == ()
+        assert state.nan_gradient is None and checks.warnings_after(state) == ()
     looked = cascade(KEY, pool, x, y, [*blind, Run("stay", push(0.0))], **SETTINGS)
     assert looked.nan_gradient == looked.robust.sum() > 0
     again = cascade(KEY, pool, x, y, [*blind, Run("stay", push(0.0))], state=looked, **SETTINGS)
@@ -264,4 +264,6 @@ def test_clean_images_whose_logits_are_nan_are_counted(images):
 
     state = cascade(KEY, broken, x, y, [], **SETTINGS)
     assert state.nan_logits == (x[:, 0, 0, 0] > 0.9).sum() == (~state.robust).sum()
-    assert f"the logits are NaN for {state.nan_logits} of 40 images" in checks.after(state)[0]
+    assert (
+        f"the logits are NaN for {state.nan_logits} of 40 images" in checks.warnings_after(state)[0]
+    )

@@ -9,8 +9,9 @@ import pytest
 from jax.tree_util import Partial
 
 from l2ljax.attacks import parse, pgd
-from l2ljax.evaluation.accuracy import robust, wilson
-from l2ljax.evaluation.curves import RATIOS, STEPS, curves
+from l2ljax.evaluation.accuracy import robust
+from l2ljax.evaluation.curves import RATIOS, STEPS, trace_curves
+from l2ljax.evaluation.results import wilson
 
 EPS, KEY = 0.06, jax.random.key(0)
 
@@ -35,7 +36,7 @@ def images(n=60):
 
 @pytest.fixture(scope="module")
 def found():
-    return curves(KEY, net(), *images(), eps=EPS, batch_size=32)
+    return trace_curves(KEY, net(), *images(), eps=EPS, batch_size=32)
 
 
 def bits(flags):
@@ -52,7 +53,7 @@ def test_a_net_without_a_finite_gradient_is_told():
         return net()(x) + jnp.sqrt(0 * x.sum((1, 2, 3)))[:, None]
 
     x, y = images(8)
-    told = curves(KEY, slopeless, x, y, eps=EPS, batch_size=8, ratios=(1.0,), steps=(1,))
+    told = trace_curves(KEY, slopeless, x, y, eps=EPS, batch_size=8, ratios=(1.0,), steps=(1,))
     assert any("gradient that is NaN or infinite" in line for line in told["warnings"])
 
 
@@ -98,12 +99,12 @@ def test_the_numbers_are_shares_of_the_images_and_json(found):
 def test_no_radius_leaves_the_box_but_in_l2_it_may():
     small = {"steps": (1,), "ratios": (0, 1, 1.25, 1.5, 2), "batch_size": 60}
     ticks = []
-    linf = curves(
+    linf = trace_curves(
         KEY, net(), *images(), eps=0.8, progress=lambda *done: ticks.append(done), **small
     )
     assert [p["eps"] for p in linf["against_eps"]["fgsm"]] == [0, 0.8, 1.0]
     assert ticks == [(i, 7) for i in range(1, 8)]
-    l2 = curves(KEY, net(), *images(), eps=0.8, norm="l2", **small)
+    l2 = trace_curves(KEY, net(), *images(), eps=0.8, norm="l2", **small)
     assert [p["eps"] for p in l2["against_eps"]["fgsm"]] == pytest.approx([0, 0.8, 1, 1.2, 1.6])
     x, y = images()
     at = bits(robust(KEY, net(), x, y, parse("pgm100"), eps=0.8, batch_size=60, norm="l2"))
@@ -114,7 +115,7 @@ def test_no_radius_leaves_the_box_but_in_l2_it_may():
 def kept(monkeypatch):
     """Every figure that is saved, to look inside."""
     pytest.importorskip("matplotlib")
-    from l2ljax.figures import curves as drawing
+    from l2ljax.figures import evaluation as drawing
 
     figures, save = [], drawing.save
     monkeypatch.setattr(
@@ -151,7 +152,9 @@ def test_several_nets_have_a_colour_each_and_a_radius_of_their_own(found, tmp_pa
     from l2ljax.figures import draw_robustness
     from test_figures import check_layout, check_png
 
-    other = curves(KEY, net(1), *images(), eps=0.1, batch_size=60, ratios=(0, 1), steps=(1, 10))
+    other = trace_curves(
+        KEY, net(1), *images(), eps=0.1, batch_size=60, ratios=(0, 1), steps=(1, 10)
+    )
     check_png(draw_robustness(tmp_path / "all.png", {"one": found, "other": other}, "two nets"))
     check_layout(kept[0])
     left, right = kept[0].axes

@@ -1,5 +1,8 @@
 """Evaluation over a set: packing and batch size change nothing; a union is its parts at worst."""
 
+import json
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +10,19 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import binomtest
 
-from l2ljax.attacks import Budget, autoattack, parse, parse_all, specs
+from l2ljax.attacks import Budget, autoattack, parse, pgd, specs
 from l2ljax.attacks.cascade import batches
-from l2ljax.evaluation.accuracy import evaluate, freeze, robust, wilson
-from l2ljax.evaluation.tables import align, attack_eps, interval, table
+from l2ljax.evaluation.accuracy import evaluate, freeze, robust
+from l2ljax.evaluation.results import (
+    Evaluation,
+    accuracy_table,
+    attack_radius,
+    interval,
+    radius_text,
+    results_from_json,
+    wilson,
+)
+from l2ljax.tables import align
 
 EPS, N = 0.1, 40
 TINY = Budget(apgd_steps=2, targets=1)
@@ -204,15 +216,15 @@ def test_images_that_stand_because_their_gradient_is_nan_are_told(images):
     with pytest.warns(RuntimeWarning, match=words):
         assert stood(x, y, "pgm2", slopeless).all()
     how = {"eps": EPS, "batch_size": 16}
-    clean, attacked = evaluate(KEY, slopeless, x, y, parse_all("clean,pgm2"), **how)
+    clean, attacked = evaluate(slopeless, x, y, attacks="clean,pgm2", **how).results
     assert clean.warnings == () and words in attacked.warnings[0]
-    assert attacked.state.nan_gradient == N
+    assert attacked.nan_gradient == N
     result = autoattack(KEY, slopeless, x, y, version="quick", budget=TINY, **how)
     standing = result.robust.sum()  # Auto-PGD's own random start moves some
     words = f"{standing} of the {standing} images that stand have a gradient"
     assert any(words in line for line in result.warnings) and result.nan_gradient == standing
-    good = evaluate(KEY, Partial(logits, weights()), x, y, parse_all("pgm2"), **how)
-    assert good[0].warnings == () and good[0].state.nan_gradient == 0
+    (good,) = evaluate(Partial(logits, weights()), x, y, attacks="pgm2", **how).results
+    assert good.warnings == () and good.nan_gradient == 0
 
 
 def test_refused_claims_are_told(images, monkeypatch):
@@ -233,7 +245,7 @@ def test_a_classifier_that_multiplies_in_half_precision_is_told(images):
     how = {"eps": EPS, "batch_size": 16}
     with pytest.warns(RuntimeWarning, match="the classifier computes in bfloat16.*dtype=float32"):
         stood(*images, "clean", halved)
-    (result,) = evaluate(KEY, halved, *images, parse_all("clean"), **how)
+    (result,) = evaluate(halved, *images, attacks="clean", **how).results
     assert "computes in bfloat16" in result.warnings[0]
     whole = autoattack(KEY, halved, *images, version="quick", budget=TINY, **how)
     assert any("computes in bfloat16" in line for line in whole.warnings)
@@ -263,34 +275,139 @@ def test_batches_are_full_and_say_how_much_of_them_is_real():
     assert list(batches(np.arange(0), 3)) == []
 
 
-def test_every_batch_is_told_and_seconds_are_summed_by_attack(images):
-    told, begun = [], {}
-    attacks = parse_all("pgm1x2+fgsm,clean")
+def test_an_evaluation_has_a_line_per_attack_in_print_and_in_json(images):
     f = Partial(logits, weights())
-    results = evaluate(
-        KEY,
-        f,
-        *images,
-        attacks,
-        eps=EPS,
-        batch_size=16,
-        begun=begun,
-        on_batch=lambda attack, runs, state: told.append((attack.name, len(runs), state.run)),
-    )
-    assert {name for name, *_ in told} == set(begun) == {"pgm1x2+fgsm", "clean"}
-    assert {runs for name, runs, _ in told if name != "clean"} == {3}
-    assert [step.attack for step in results[0].after] == ["clean", "pgm1x2", "fgsm"]
-    accuracies = [step.accuracy for step in results[0].after]
-    assert accuracies == sorted(accuracies, reverse=True) and accuracies[-1] == results[0].accuracy
-    assert accuracies[1] == stood(*images, "pgm1x2").mean()
-    assert sum(step.seconds for step in results[0].after) == pytest.approx(results[0].seconds)
-    again = evaluate(KEY, f, *images, attacks, eps=EPS, batch_size=16, begun=begun, on_batch=None)
-    assert [r.seconds for r in again] == [r.seconds for r in results]
+    how = {"eps": 8 / 255, "batch_size": 16, "attacks": "pgm1x2+fgsm,clean,pgm10_v1"}
+    found = evaluate(f, *images, **how)
+    union, clean, protocol = found.results
+    assert found.accuracy == {r.attack: r.robust.mean() for r in found.results}
+    assert found.intervals["clean"] == wilson(0.8, N)
+    assert [step.attack for step in union.after] == ["clean", "pgm1x2", "fgsm"]
+    accuracies = [step.accuracy for step in union.after]
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[-1] == union.accuracy
+    assert sum(step.seconds for step in union.after) == pytest.approx(union.seconds)
+    lines = str(found).splitlines()
+    assert [line.split()[:2] for line in lines if "%" in line] == [
+        ["pgm1x2+fgsm", "8/255"],
+        ["clean", f"{clean.after[0].seconds:.1f}"],
+        ["pgm1x2", f"{union.after[1].seconds:.1f}"],
+        ["fgsm", f"{union.after[2].seconds:.1f}"],
+        ["clean", "-"],
+        ["pgm10_v1", "0.03"],
+    ]
+    assert "largest linf perturbation" in lines[-1] and "0 claims refused" in lines[-1]
+    written = json.loads(json.dumps(found.as_json()))
+    assert written["results"]["pgm10_v1"]["accuracy"] == protocol.accuracy
+    assert written["eps"] == "8/255" and written["images"] == N
+    again = Evaluation(tuple(results_from_json(written["results"])), 8 / 255, "8/255", "linf")
+    assert str(again) == str(found) and again.as_json() == written
+
+
+def nudge(rng, f, x, y, *, eps, norm):
+    """A user's own attack, whose draws come from one key."""
+    assert norm == "linf" and rng.shape == ()
+    return jnp.clip(x + eps * jax.random.rademacher(rng, x.shape, x.dtype), 0, 1)
+
+
+def test_an_attack_of_ones_own_is_a_function_and_its_claims_are_checked(images):
+    f, how = Partial(logits, weights()), {"eps": EPS, "batch_size": 16}
+
+    def cheat(rng, f, x, y, *, eps, norm):
+        return 1 - x
+
+    def known(rng, f, x, y, *, eps, norm):
+        how = {"steps": 2, "step_size": eps / 3, "start": "zero", "loss": "ce"}
+        return pgd(rng, f, x, y, eps=eps, norm=norm, **how)
+
+    found = evaluate(f, *images, attacks=["clean", nudge, cheat, known, parse("pgm2")], **how)
+    stood = {r.attack: r.robust for r in found.results}
+    assert list(stood) == ["clean", "nudge", "cheat", "known", "pgm2"]
+    assert stood["nudge"].sum() < stood["clean"].sum()
+    np.testing.assert_array_equal(stood["cheat"], stood["clean"])
+    assert any("cheat" in line and "claims" in line for line in found.warnings)
+    np.testing.assert_array_equal(stood["known"], stood["pgm2"])
+    one = evaluate(f, *images, attacks=nudge, **how)
+    np.testing.assert_array_equal(one.results[0].robust, stood["nudge"])
+
+
+def test_an_attack_of_ones_own_that_cannot_be_played_is_one_line(images):
+    f, how = Partial(logits, weights()), {"eps": EPS, "batch_size": 16}
+
+    def few(rng, f, x):
+        return x
+
+    def none(rng, f, x, y, *, eps, norm):
+        return None
+
+    def bytes_(rng, f, x, y, *, eps, norm):
+        return (255 * x).astype(jnp.uint8)
+
+    for attack, words in (
+        (few, "attack 'few' cannot be called as attack"),
+        (none, "attack 'none' returned NoneType: it must return images as floats"),
+        (bytes_, "attack 'bytes_' returned uint8"),
+        (3.5, "not 3.5"),
+        ([parse("clean"), "clean"], "'clean' is named twice"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            evaluate(f, *images, attacks=attack if isinstance(attack, list) else [attack], **how)
+
+
+def test_an_evaluation_that_broke_off_goes_on_from_its_file(images, tmp_path, capsys):
+    f, calls = Partial(logits, weights()), []
+    how = {"eps": EPS, "batch_size": 16, "state_file": tmp_path / "here.state"}
+
+    def breaks(rng, f, x, y, *, eps, norm):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise RuntimeError("the machine is full")
+        return nudge(rng, f, x, y, eps=eps, norm=norm)
+
+    with pytest.raises(RuntimeError, match="full"):
+        evaluate(f, *images, attacks=["fgsm", breaks], **how)
+    assert capsys.readouterr() == ("", "")
+    again = evaluate(f, *images, attacks=["fgsm", breaks], progress=True, **how)
+    assert len(calls) == 3 and "goes on from" in capsys.readouterr().err
+    whole = evaluate(f, *images, attacks=["fgsm", breaks], **how | {"state_file": None})
+    assert again.accuracy == whole.accuracy
+
+
+def test_an_evaluation_in_a_thread_sets_no_signal_handler(images, tmp_path):
+    found = []
+
+    def work():
+        how = {"eps": EPS, "batch_size": 16, "state_file": tmp_path / "here.state"}
+        found.append(evaluate(Partial(logits, weights()), *images, attacks="clean", **how))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found[0].accuracy == {"clean": 0.8}
+
+
+def test_what_a_file_of_another_evaluation_says(images, tmp_path):
+    path = tmp_path / "here.state"
+    how = {"eps": EPS, "batch_size": 16, "state_file": path, "attacks": "clean,pgm2"}
+    first = evaluate(Partial(logits, weights()), *images, **how)
+    again = evaluate(Partial(logits, weights()), *images, **how | {"batch_size": 7})
+    assert [r.seconds for r in again.results] == [r.seconds for r in first.results]
+    x, y = images
+    for f, data, changed, words in (
+        (Partial(logits, weights(1)), images, {}, "classifier: "),
+        (lambda x: logits(weights(), x), images, {}, "classifier: "),
+        (Partial(logits, weights()), (x, (y + 1) % 3), {}, "images: "),
+        (Partial(logits, weights()), images, {"seed": 1}, "seed: 0 -> 1"),
+        (Partial(logits, weights()), images, {"identity": {"mine": 2}}, "mine: None -> 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            evaluate(f, *data, **how | changed)
+    with pytest.raises(ValueError, match="there is no folder"):
+        evaluate(Partial(logits, weights()), *images, **how | {"state_file": tmp_path / "a/b"})
 
 
 def test_every_attack_starts_from_all_images_and_reports_its_own_radius(images):
-    attacks = parse_all("fgsm,clean,pgm10_v1")
-    results = evaluate(KEY, Partial(logits, weights()), *images, attacks, eps=EPS, batch_size=16)
+    how = {"eps": EPS, "batch_size": 16, "attacks": "fgsm,clean,pgm10_v1", "seed": 1}
+    results = evaluate(Partial(logits, weights()), *images, **how).results
     assert [(r.attack, r.eps) for r in results] == [
         ("fgsm", EPS),
         ("clean", 0.0),
@@ -341,7 +458,7 @@ def test_the_interval_is_that_of_scipy_and_holds_the_accuracy():
 def test_a_table_has_aligned_columns_and_intervals():
     assert interval(0.5, 500).strip() == "50.0 % [45.6, 54.4]"
     assert interval(0.0, 10).strip() == "0.0 % [0.0, 27.8]"
-    text = table(
+    text = accuracy_table(
         ("attack", "eps", "accuracy"), [("clean", "-", 1.0, 10), ("pgm10", "8/255", 0.5, 10)]
     )
     lines = text.splitlines()
@@ -352,6 +469,7 @@ def test_a_table_has_aligned_columns_and_intervals():
 
 
 def test_a_radius_is_printed_as_it_was_given():
-    assert attack_eps(8 / 255, 8 / 255, "8/255") == "8/255"
-    assert attack_eps(0.03, 8 / 255, "8/255") == "0.03"
-    assert attack_eps(0.0, 8 / 255, "8/255") == "-"
+    assert attack_radius(8 / 255, 8 / 255, "8/255") == "8/255"
+    assert attack_radius(0.03, 8 / 255, "8/255") == "0.03"
+    assert attack_radius(0.0, 8 / 255, "8/255") == "-"
+    assert [radius_text(eps) for eps in (8 / 255, 0.2, 1.5)] == ["8/255", "0.2", "1.5"]

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from l2ljax.commands import evaluate, train
-from l2ljax.evaluation import suite as measure
-from l2ljax.evaluation.accuracy import Result, freeze
-from l2ljax.runs import config as configuration
-from l2ljax.runs.run import load_data
-from l2ljax.runs.from_config import game_of
+from l2ljax.evaluation import resume
+from l2ljax.evaluation.accuracy import freeze
+from l2ljax.runs import settings as configuration
+from l2ljax.runs.game import load_data, make_game
 
 SMALL = [
     "--model=mlp",
@@ -58,7 +57,7 @@ def run(workdir, output, *flags):
 
 
 def results(path):
-    return {entry["attack"]: entry for entry in json.loads(path.read_text())["results"]}
+    return json.loads(path.read_text())["results"]
 
 
 def test_a_cascade_tells_the_accuracy_after_each_attack(workdir, tmp_path, capsys):
@@ -114,7 +113,7 @@ def test_an_interrupted_evaluation_goes_on(workdir, tmp_path, capsys, monkeypatc
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     assert run(workdir, whole, *CASCADE) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "Stop", StopAfter(batches))
+        patch.setattr(resume, "Stop", StopAfter(batches))
         assert run(workdir, parts, *CASCADE) == 128 + signal.SIGTERM
     said = capsys.readouterr().err
     assert "stopped by SIGTERM and saved at" in said and "goes on" in said
@@ -132,7 +131,7 @@ def test_an_interrupted_evaluation_goes_on(workdir, tmp_path, capsys, monkeypatc
 
 def interrupted(workdir, out, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "Stop", StopAfter(3))
+        patch.setattr(resume, "Stop", StopAfter(3))
         assert run(workdir, out, *CASCADE) == 128 + signal.SIGTERM
     return out.with_suffix(".unfinished")
 
@@ -212,7 +211,7 @@ def test_what_is_no_attacker_is_refused(workdir, plain, tmp_path, capsys):
         (["--attacks=learned:nowhere"], "nowhere is no run"),
         (["--attacks=learned:"], "config.json"),
         ([f"--attacks=learned:{workdir}", "--learned_steps=3"], "grad_l2l has no steps to count"),
-        (["--attacks=pgm2,pgm2"], "'pgm2' twice"),
+        (["--attacks=pgm2,pgm2"], "'pgm2' is named twice"),
         (["--attacks=apgd"], "unknown attack 'apgd': did you mean 'apgd-"),
         (["--targets=0"], "--targets=0 must be positive"),
         (["--norm=l1"], "unknown --norm 'l1'"),
@@ -242,14 +241,8 @@ def test_curves_and_the_masking_report_end_in_the_json(workdir, multistep, tmp_p
 def test_a_run_in_bfloat16_is_attacked_in_float32():
     """The same weights: a search that ended on bfloat16 claims would be too weak."""
     config = configuration.resolve({"dataset": "digits", "model": "mlp", "bf16": True})
-    game = game_of(config, load_data(config, None))
+    game = make_game(config, load_data(config, None))
     state, x = game.init(0), jnp.zeros((2, 8, 8, 1))
     weights = state.theta, state.theta_stats
     assert "bf16" in str(jax.make_jaxpr(freeze(game.f)(*weights))(x))
     assert "bf16" not in str(jax.make_jaxpr(game.frozen(*weights))(x))
-
-
-def test_what_makes_an_accuracy_doubtful_is_a_warning_line():
-    stood = np.ones(3, bool)
-    doubtful = Result("pgm10", 0.1, stood, 1.0, warnings=("2 claims were refused",))
-    assert measure.after_warnings([doubtful]) == ["pgm10: 2 claims were refused"]

@@ -7,8 +7,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy.optimize import linprog, minimize
 
-from l2ljax.attacks.fab import fab_targeted
-from l2ljax.attacks.hyperplane import least_move
+from l2ljax.attacks.fab import fab_targeted, least_move
 from l2ljax.ball import NORMS, per_image, size
 from l2ljax.losses import margin
 

@@ -18,9 +18,9 @@ from l2ljax.attacks.cascade import Run, cascade
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.ball import scale
 from l2ljax.evaluation.accuracy import evaluate, robust
-from l2ljax.evaluation.curves import curves
-from l2ljax.masking import respond, subject
-from l2ljax.runs.nets import withstood
+from l2ljax.evaluation.curves import trace_curves
+from l2ljax.evaluation.transfer import transfer, withstood
+from l2ljax.masking import make_subject, train_response
 
 KEY = jax.random.key(3)
 EPS = 0.05
@@ -40,7 +40,7 @@ SOLVER = method_of("fgsm").solver
 
 
 def learned(rng, f, x, y, **how):
-    return attacks.learned(rng, f, x, y, solver=SOLVER, phi={}, phi_stats={}, **how)
+    return attacks.learned_attack(rng, f, x, y, solver=SOLVER, phi={}, phi_stats={}, **how)
 
 
 ALONE = {
@@ -64,18 +64,19 @@ def alone(name, f=F, x=X, y=Y, **changes):
 
 def respond_to(f, x, y, *, eps, batch_size):
     how = {"phi": {}, "phi_stats": {}, "loss": "ce", "tx": optax.sgd(0.1), "epochs": 1}
-    return respond(KEY, f, x, y, solver=SOLVER, eps=eps, batch_size=batch_size, **how)
+    return train_response(KEY, f, x, y, solver=SOLVER, eps=eps, batch_size=batch_size, **how)
 
 
 FGSM = Run("fgsm", attacks.fgsm)
 SETS = {
     "robust": lambda f, x, y, **how: robust(KEY, f, x, y, parse("fgsm"), **how),
-    "evaluate": lambda f, x, y, **how: evaluate(KEY, f, x, y, [parse("clean")], **how),
+    "evaluate": lambda f, x, y, **how: evaluate(f, x, y, attacks="clean", **how),
     "cascade": lambda f, x, y, **how: cascade(KEY, f, x, y, [FGSM], norm="linf", **how),
     "autoattack": lambda f, x, y, **how: autoattack(KEY, f, x, y, version="quick", **how),
-    "curves": lambda f, x, y, **how: curves(KEY, f, x, y, **how),
+    "curves": lambda f, x, y, **how: trace_curves(KEY, f, x, y, **how),
+    "transfer": lambda f, x, y, **how: transfer({"f": f}, {"f": f}, x, y, **how),
     "withstood": lambda f, x, y, **how: withstood(KEY, f, {"f": f}, x, y, [FGSM], **how),
-    "subject": lambda f, x, y, **how: subject(KEY, f, x, y, **how),
+    "subject": lambda f, x, y, **how: make_subject(KEY, f, x, y, **how),
     "respond": respond_to,
 }
 """Everything that takes a whole set."""

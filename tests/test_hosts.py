@@ -168,5 +168,6 @@ def test_an_evaluation_over_eight_devices_finds_what_one_finds(alone, tmp_path):
         flags += ["--num_examples=60", "--apgd_steps=5", "--fab_steps=5", "--square_queries=20"]
         flags += ["--targets=2", "--batch_size=25"]
         ended(launch("experiments/evaluate.py", *flags, devices=devices))
-        found.append([r["robust"] for r in json.loads(out.read_text())["results"]])
+        results = json.loads(out.read_text())["results"]
+        found.append([r["robust"] for r in results.values()])
     assert found[0] == found[1] and "1" in found[0][1] and "0" in found[0][1]

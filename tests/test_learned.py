@@ -10,7 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of
-from l2ljax.attacks.learned import gradient_scale, learned
+from l2ljax.attacks.learned import gradient_scale, learned_attack
 from l2ljax.ball import per_image
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
@@ -59,7 +59,7 @@ ALONE = [name for name, row in METHODS.items() if not row.paired]
 def test_the_attack_is_what_the_solver_does(name):
     changes = {"attacker_start": "uniform"} if "attacker_start" in METHODS[name].takes else {}
     a, f = attacker(name, **changes), net()
-    out = learned(KEY, f, X, Y, **a)
+    out = learned_attack(KEY, f, X, Y, **a)
     inside = X + jnp.clip(own(a, f) - X, -EPS, EPS)  # N-FGSM's ball is larger
     np.testing.assert_allclose(out, inside, atol=1e-6)
     assert bool((out != X).any()) == (name != "plain")
@@ -73,7 +73,7 @@ def test_an_attacker_with_batchnorm_uses_its_running_statistics():
     outs = []
     for shift in (0.0, 1.0):
         a["phi_stats"] = jax.tree.map(lambda s, shift=shift: s + shift, phi_stats)
-        outs.append(learned(KEY, net(), X, Y, **a))
+        outs.append(learned_attack(KEY, net(), X, Y, **a))
         np.testing.assert_allclose(outs[-1], own(a, net()), atol=1e-5)
     assert bool((outs[0] != outs[1]).any())
 
@@ -82,15 +82,15 @@ def test_an_attacker_with_batchnorm_uses_its_running_statistics():
 def test_the_gradient_is_that_of_the_loss_named(loss):
     a, f = attacker(attacker_start="uniform"), net()
     np.testing.assert_allclose(
-        learned(KEY, f, X, Y, **a, loss=loss), own(a, f, loss=loss), atol=1e-6
+        learned_attack(KEY, f, X, Y, **a, loss=loss), own(a, f, loss=loss), atol=1e-6
     )
 
 
 def test_a_batch_maximum_is_every_images_own():
     whole, alone = (attacker(grad_norm=norm) for norm in ("batch_max", "per_example_max"))
     f = net()
-    out = learned(KEY, f, X, Y, **whole)
-    np.testing.assert_allclose(out, learned(KEY, f, X, Y, **alone), atol=1e-6)
+    out = learned_attack(KEY, f, X, Y, **whole)
+    np.testing.assert_allclose(out, learned_attack(KEY, f, X, Y, **alone), atol=1e-6)
     assert float(jnp.abs(out - own(whole, f)).max()) > 1e-4
 
 
@@ -101,11 +101,11 @@ def test_no_image_depends_on_its_batch(grad_norm):
         net(),
         jnp.array([4, 1, 5]),
     )
-    together = learned(keys(), f, X, Y, **a)
-    fewer = learned(keys()[order], f, X[order], Y[order], **a)
+    together = learned_attack(keys(), f, X, Y, **a)
+    fewer = learned_attack(keys()[order], f, X[order], Y[order], **a)
     np.testing.assert_allclose(fewer, together[order], atol=1e-6)
-    short = learned(KEY, f, X, Y, **a)
-    np.testing.assert_array_equal(short, learned(per_image(KEY, len(X)), f, X, Y, **a))
+    short = learned_attack(KEY, f, X, Y, **a)
+    np.testing.assert_array_equal(short, learned_attack(per_image(KEY, len(X)), f, X, Y, **a))
 
 
 def test_a_frozen_scale_is_the_batch_maximum_of_one_batch_for_all_others():
@@ -113,11 +113,11 @@ def test_a_frozen_scale_is_the_batch_maximum_of_one_batch_for_all_others():
     trained, frozen, f = attacker(grad_norm="batch_max"), attacker(grad_norm="none"), net()
     scale = gradient_scale(f, X, Y)
     np.testing.assert_allclose(
-        learned(KEY, f, X, Y, **frozen, scale=scale), own(trained, f), atol=1e-6
+        learned_attack(KEY, f, X, Y, **frozen, scale=scale), own(trained, f), atol=1e-6
     )
-    one = learned(KEY, f, X[:1], Y[:1], **frozen, scale=scale)
+    one = learned_attack(KEY, f, X[:1], Y[:1], **frozen, scale=scale)
     np.testing.assert_allclose(one, own(trained, f)[:1], atol=1e-6)
-    other = learned(KEY, f, X, Y, **frozen, scale=10 * scale)
+    other = learned_attack(KEY, f, X, Y, **frozen, scale=10 * scale)
     assert float(jnp.abs(other - own(trained, f)).max()) > 1e-4
 
 
@@ -140,7 +140,7 @@ def test_other_models_other_phis_and_other_scales_cost_no_trace():
     scales = (None, 1.0, 1.0, gradient_scale(net(), X, Y))
     for seed, phi, scale in zip((1, 1, 4, 4), phis, scales, strict=True):
         f = Partial(counted, *net(seed).args)
-        outs.append(learned(KEY, f, X, Y, **a | {"phi": phi}, scale=scale))
+        outs.append(learned_attack(KEY, f, X, Y, **a | {"phi": phi}, scale=scale))
         counts.append(len(traces))
     assert counts[0] == counts[-1] > 0
     assert all(bool((a != b).any()) for a, b in zip(outs, outs[1:], strict=False))
@@ -149,9 +149,9 @@ def test_other_models_other_phis_and_other_scales_cost_no_trace():
 def test_a_phi_plays_longer_than_it_was_trained():
     f, short = net(), attacker("multistep_l2l", inner_steps=2)
     long = attacker("multistep_l2l", inner_steps=5)
-    out = learned(KEY, f, X, Y, **long | {"phi": short["phi"]})
+    out = learned_attack(KEY, f, X, Y, **long | {"phi": short["phi"]})
     np.testing.assert_allclose(out, own(long, f), atol=1e-6)
-    assert bool((out != learned(KEY, f, X, Y, **short)).any())
+    assert bool((out != learned_attack(KEY, f, X, Y, **short)).any())
 
 
 def test_a_trained_phi_raises_the_loss_of_models_it_has_never_seen():
@@ -170,9 +170,9 @@ def test_a_trained_phi_raises_the_loss_of_models_it_has_never_seen():
     for _ in range(60):
         phi, opt = step(phi, opt)
     other, (x, y) = net(seed=7), (X[::-1], (Y[::-1] + 1) % 3)
-    out = learned(KEY, other, x, y, **a | {"phi": phi})
+    out = learned_attack(KEY, other, x, y, **a | {"phi": phi})
     assert bool((cross_entropy(other(out), y) > cross_entropy(other(x), y)).all())
-    naive = learned(KEY, other, x, y, **a)
+    naive = learned_attack(KEY, other, x, y, **a)
     assert cross_entropy(other(out), y).mean() > cross_entropy(other(naive), y).mean() + 0.01
 
 
@@ -180,7 +180,7 @@ def test_a_trained_phi_raises_the_loss_of_models_it_has_never_seen():
 def test_adversarial_images_stay_in_ball_and_box(classes, n):
     w = jax.random.normal(KEY, (64, classes))
     x, y = X[:n].round(), Y[:n] % classes  # every pixel on the box
-    out = learned(KEY, lambda x: x.reshape(len(x), -1) @ w, x, y, **attacker())
+    out = learned_attack(KEY, lambda x: x.reshape(len(x), -1) @ w, x, y, **attacker())
     assert 0 <= float(out.min()) and float(out.max()) <= 1
     assert 0 < float(jnp.abs(out - x).max()) <= EPS + 1e-6
 
@@ -189,7 +189,9 @@ def test_a_solver_of_a_larger_ball_is_held_to_this_one():
     def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
         return Inner(3 * eps * jnp.ones_like(x))
 
-    out = learned(KEY, net(), X, Y, eps=EPS, solver=Solver(no_phi, solve, 3), phi={}, phi_stats={})
+    out = learned_attack(
+        KEY, net(), X, Y, eps=EPS, solver=Solver(no_phi, solve, 3), phi={}, phi_stats={}
+    )
     np.testing.assert_allclose(out, X + EPS, atol=1e-6)
 
 
@@ -199,7 +201,10 @@ def test_nan_at_one_image_does_not_reach_another():
     def broken(theta, x):
         return logits(theta, x) * jnp.where(x[:, :1, 0, 0] == 1, jnp.nan, 1)
 
-    out, expected = learned(KEY, Partial(broken, *f.args), x, Y, **a), learned(KEY, f, x, Y, **a)
+    out, expected = (
+        learned_attack(KEY, Partial(broken, *f.args), x, Y, **a),
+        learned_attack(KEY, f, x, Y, **a),
+    )
     assert bool(jnp.isfinite(out).all())
     np.testing.assert_array_equal(out[2], x[2])
     np.testing.assert_allclose(jnp.delete(out, 2, 0), jnp.delete(expected, 2, 0), atol=1e-6)
@@ -215,4 +220,4 @@ def test_nan_at_one_image_does_not_reach_another():
 )
 def test_a_wrong_setting_is_one_clear_line(wrong, words):
     with pytest.raises(ValueError, match=words):
-        learned(KEY, net(), X, Y, **attacker(), **wrong)
+        learned_attack(KEY, net(), X, Y, **attacker(), **wrong)

@@ -23,26 +23,26 @@ from l2ljax.masking import (
     Check,
     Limit,
     as_attack,
-    combine,
     examine,
-    judge,
-    respond,
-    subject,
-    surface,
+    loss_surface,
+    make_check,
+    make_subject,
+    train_response,
+    worst,
 )
-from l2ljax.masking.batch_dependence import batch_dependence
-from l2ljax.masking.best_response import best_response
-from l2ljax.masking.black_box import black_box
-from l2ljax.masking.large_radius import large_radius
-from l2ljax.masking.logit_scale import logit_scale
-from l2ljax.masking.more_steps import more_steps
-from l2ljax.masking.one_step import one_step
-from l2ljax.masking.other_loss import other_loss
-from l2ljax.masking.overfitted import overfitted
-from l2ljax.masking.own_attacker import own_attacker
-from l2ljax.masking.randomised import randomised
-from l2ljax.masking.transfer import transfer
-from l2ljax.masking.zero_gradient import zero_gradient
+from l2ljax.masking.attackers import best_response, own_attacker, transfer
+from l2ljax.masking.checks import (
+    batch_dependence,
+    black_box,
+    large_radius,
+    logit_scale,
+    more_steps,
+    one_step,
+    other_loss,
+    overfitted,
+    randomised,
+    zero_gradient,
+)
 from l2ljax.solvers import grad_l2l
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 from masking_page import choose, halves, written
@@ -102,7 +102,7 @@ def plain():
 
 def judged(f, x=X, y=Y, **changes):
     settings = {"eps": EPS, "batch_size": 40, "budget": SMALL}
-    return subject(KEY, f, x, y, **settings | changes)
+    return make_subject(KEY, f, x, y, **settings | changes)
 
 
 @pytest.mark.parametrize("name", ["net", "plain"])
@@ -115,7 +115,7 @@ def test_an_honest_net_passes_every_check_however_weak(name, request):
     checks = examine(s, siblings=[other], attacker=half_way, on_check=seen.append)
     assert [check.name for check in checks] == [*CHECK, "transfer", "own_attacker"]
     assert {check.name: check.why for check in checks if check.verdict != "pass"} == {}
-    assert combine(checks) == "pass" and seen == checks
+    assert worst(checks) == "pass" and seen == checks
 
 
 def half_way(rng, f, x, y, *, eps, norm):
@@ -229,7 +229,7 @@ def game(net):
     phi, phi_stats = solver.init(KEY, jnp.asarray(X))
     given = {"solver": solver, "phi": phi, "phi_stats": phi_stats, "loss": "ce"}
     tx = optax.adam(0.01)
-    play = respond(KEY, net, X, Y, **given, tx=tx, eps=EPS, epochs=40, batch_size=20)
+    play = train_response(KEY, net, X, Y, **given, tx=tx, eps=EPS, epochs=40, batch_size=20)
     return as_attack(**given), play
 
 
@@ -265,13 +265,13 @@ LIMIT = Limit(1.0, 5.0, "points", 3)
     ],
 )
 def test_a_number_is_judged_by_its_limits_and_by_its_images(number, images, verdict, threshold):
-    check = judge("x", LIMIT, number, "why", images)
+    check = make_check("x", number, "why", images, LIMIT)
     assert (check.verdict, check.threshold, check.unit) == (verdict, threshold, "points")
 
 
 def test_one_check_that_decides_is_enough_and_no_check_decides_nothing():
     def of(*verdicts):
-        return combine(Check("x", 0.0, "", 0.0, verdict, "") for verdict in verdicts)
+        return worst(Check("x", 0.0, "", 0.0, verdict, "") for verdict in verdicts)
 
     assert of() == of("pass", "pass") == "pass"
     assert of("pass", "suspect", "pass") == "suspect"
@@ -342,7 +342,7 @@ def test_every_check_has_an_answer_at_the_edges(case, net):
         )
     checks = examine(judged(f, x, y))
     assert all(np.isfinite(check.number) for check in checks)
-    assert combine(checks) == ("suspect" if case == "two classes" else "pass"), checks
+    assert worst(checks) == ("suspect" if case == "two classes" else "pass"), checks
 
 
 def test_an_image_whose_logits_are_nan_has_no_gradient_and_spoils_no_other(net):
@@ -357,7 +357,7 @@ def test_an_image_whose_logits_are_nan_has_no_gradient_and_spoils_no_other(net):
 
 
 def test_the_surface_is_the_loss_on_the_plane_and_stays_in_the_box(net):
-    seen = surface(judged(net, X[:3], Y[:3]), reach=2.0, points=5)
+    seen = loss_surface(judged(net, X[:3], Y[:3]), reach=2.0, points=5)
     np.testing.assert_allclose(seen.ticks, [-2, -1, 0, 1, 2])
     assert seen.loss.shape == seen.margin.shape == (3, 5, 5)
     np.testing.assert_allclose(seen.loss[:, 2, 2], cross_entropy(net(X[:3]), Y[:3]), rtol=1e-4)
@@ -367,7 +367,7 @@ def test_the_surface_is_the_loss_on_the_plane_and_stays_in_the_box(net):
     def outside(x):
         return jnp.where(((x < 0) | (x > 1)).any(), jnp.nan, logits(*net.args, x))
 
-    edge = surface(judged(outside, X[:3].round(), Y[:3]), reach=9.0, points=3)
+    edge = loss_surface(judged(outside, X[:3].round(), Y[:3]), reach=9.0, points=3)
     assert np.isfinite(edge.loss).all()
 
 
@@ -376,11 +376,11 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread
 
-    from l2ljax.figures.masking import draw_surfaces
+    from l2ljax.figures import draw_surfaces
 
-    planes = {"PGM net": surface(judged(net, X[:2], Y[:2]), reach=2.0, points=7)}
+    planes = {"PGM net": loss_surface(judged(net, X[:2], Y[:2]), reach=2.0, points=7)}
     if case == "two nets":
-        planes["plain"] = surface(judged(plain, X[:2], Y[:2]), reach=2.0, points=7)
+        planes["plain"] = loss_surface(judged(plain, X[:2], Y[:2]), reach=2.0, points=7)
     else:
         one = planes["PGM net"]
         flat = np.full_like(one.loss, np.nan if case == "nan" else 0.0)
@@ -391,26 +391,25 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
     assert min(pixels.shape[:2]) > 300 and pixels[..., :3].std() > 0.01
 
 
-def test_the_report_prints_every_check_and_what_was_not_made(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    from l2ljax.runs import config as configuration
-    from l2ljax.runs.from_config import game_of
+def test_the_report_shows_every_check_and_what_was_not_made(capsys):
+    from l2ljax.runs import settings as configuration
+    from l2ljax.runs.game import make_game
     from l2ljax.runs.masking import masking_report
     from l2ljax.runs.saved import Saved
 
     flags = {"method": "grad_l2l", "model": "mlp", "attacker_width": 1 / 32}
     config = configuration.resolve({"dataset": "digits", **flags})
-    game = game_of(config, DIGITS)
+    game = make_game(config, DIGITS)
     state = game.init(0)
     saved = Saved(config, DIGITS, game, state, state.theta, state.theta_stats, {}, 0)
     settings = {"eps": EPS, "batch_size": 10, "seed": 0, "response_epochs": 1, "budget": SMALL}
-    picture = tmp_path / "surface.png"
-    report = masking_report(saved, X[:10], Y[:10], **settings, picture=picture)
-    assert json.loads(json.dumps(report)) == report
-    names = [check["name"] for check in report["checks"]]
-    assert names == [*CHECK, "own_attacker", "best_response"] and set(LIMITS) - set(names) == {
-        "transfer"
-    }
-    out = capsys.readouterr().out
-    assert all(name in out for name in LIMITS) and f"verdict: {report['verdict']}" in out
-    assert report["not_made"] == {"transfer": "no sibling was named"} and picture.exists()
+    report = masking_report(saved, X[:10], Y[:10], **settings)
+    written = report.as_json()
+    assert json.loads(json.dumps(written)) == written
+    names = [check["name"] for check in written["checks"]]
+    assert names == [*CHECK, "own_attacker", "best_response"]
+    assert set(LIMITS) - set(names) == set(written["not_made"]) == {"transfer"}
+    said = str(report)
+    assert all(name in said for name in LIMITS) and f"verdict: {written['verdict']}" in said
+    assert "not made  no sibling was named" in said and capsys.readouterr() == ("", "")
+    assert report.surface().loss.shape == (5, 41, 41)

@@ -15,7 +15,7 @@ from flax.training.train_state import TrainState
 from jax.tree_util import Partial
 
 from l2ljax import attacks, functional, init_state, initialise, make_method, make_step
-from l2ljax.attacks import autoattack, parse, parse_all
+from l2ljax.attacks import autoattack, parse
 from l2ljax.checkpoint import Checkpoints, restore_any
 from l2ljax.commands import compare, search, train, transfer
 from l2ljax.commands import evaluate as evaluate_script
@@ -83,7 +83,7 @@ def targeted(rank):
 
 def said(f=F, x=X, y=Y, names="clean"):
     """The lines beside the accuracy."""
-    return "\n".join(evaluate(KEY, f, x, y, parse_all(names), eps=EPS, batch_size=8)[0].warnings)
+    return "\n".join(evaluate(f, x, y, eps=EPS, attacks=names, batch_size=8).results[0].warnings)
 
 
 def stood(f=F, x=X, y=Y, attack="fgsm", rng=KEY, **how):
@@ -217,7 +217,7 @@ REFUSED = [
     ("a NumPy generator", lambda: pgd(rng=DRAWS, start="uniform"), "rng is a Generator"),
     ("keys of other images", lambda: square(rng=jax.random.split(KEY, 3)), r"one for each image"),
     ("keys for a set", lambda: stood(rng=jax.random.split(KEY, N)), "pass one key"),
-    ("attacks by name", lambda: evaluate(KEY, F, X, Y, "fgsm", eps=EPS, batch_size=8), "parse"),
+    ("a number as an attack", lambda: evaluate(F, X, Y, eps=EPS, attacks=[3]), "not 3"),
     ("a list to robust", lambda: robust(KEY, F, X, Y, [1], eps=EPS, batch_size=8), "is a list"),
     ("an attack of foolbox", lambda: parse("LinfPGD"), "unknown attack 'LinfPGD'"),
     ("version Standard", lambda: auto(version="Standard"), "did you mean 'standard'"),

@@ -57,7 +57,8 @@ def test_it_is_evaluated_on_the_test_set_and_not_on_what_it_has_not(run, capsys)
     workdir, _ = run
     flags = [f"--workdir={workdir}", "--num_examples=20", "--attacks=clean"]
     assert evaluate.main([*flags, "--which=best"]) == 0
-    assert len(json.loads((workdir / "evaluation.json").read_text())["results"][0]["robust"]) == 20
+    written = json.loads((workdir / "evaluation.json").read_text())
+    assert len(written["results"]["clean"]["robust"]) == 20
     capsys.readouterr()
     assert evaluate.main([*flags, "--split=val"]) == 2
     told = f"--targets={workdir}", f"--surrogates={workdir}", f"--output={workdir / 'there'}"

@@ -14,7 +14,7 @@ import pytest
 
 from l2ljax import machine
 from l2ljax.attacks import parse_all, pgd
-from l2ljax.attacks.specs import Play
+from l2ljax.attacks.specs import OneRun
 from l2ljax.commands import gail
 from l2ljax.commands.flags import parse
 from l2ljax.methods import METHODS
@@ -73,7 +73,7 @@ def test_a_command_parses(script, words):
     if script.endswith("/gail.py") and not given.get("make_expert"):
         gail.cells(given) if given.get("compare") else gail.resolve(given)
     if "attacks" in given:
-        assert parse_all(given["attacks"], learned=lambda workdir: Play(pgd, 1.0))
+        assert parse_all(given["attacks"], learned=lambda workdir: OneRun(pgd, 1.0))
     for method in given.get("methods", "plain").split(","):
         assert method in METHODS
 

@@ -8,11 +8,10 @@ import pytest
 
 from l2ljax.commands import compare, demo, evaluate, search
 from l2ljax.commands.comparison_page import page
-from l2ljax.evaluation.accuracy import Result, Step, wilson
-from l2ljax.evaluation.suite import after_warnings
-from l2ljax.evaluation.tables import interval, markdown
+from l2ljax.evaluation.results import interval, wilson
 from l2ljax.methods import METHODS
 from l2ljax.settings import defaults
+from l2ljax.tables import markdown
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --diagnose=16"
 
@@ -40,7 +39,7 @@ def test_compare_reports_what_the_runs_measured(compared):
     for method, row in report["rows"].items():
         for i, seed in enumerate(report["seeds"]):
             path = folder / "runs" / f"digits-{method}-{seed}" / "evaluation.json"
-            results = {r["attack"]: r for r in json.loads(path.read_text())["results"]}
+            results = json.loads(path.read_text())["results"]
             for attack in report["attacks"]:
                 bits = results[attack]["robust"]
                 assert row["accuracy"][attack][i] == bits.count("1") / len(bits)
@@ -116,7 +115,7 @@ def test_compare_tests_the_last_epoch_beside_the_best(compared, tmp_path):
         best = json.loads((run / "evaluation.json").read_text())
         last = json.loads((run / "evaluation_last.json").read_text())
         assert (best["which"], last["which"]) == ("best", "last")
-        bits = {r["attack"]: r["robust"] for r in last["results"]}["pgm10"]
+        bits = last["results"]["pgm10"]["robust"]
         assert report["rows"][method]["accuracy"]["pgm10"][0] == bits.count("1") / len(bits)
 
 
@@ -151,8 +150,8 @@ def test_evaluate_gives_the_same_images_for_any_batch_size(compared, tmp_path, c
         )
         written = json.loads(out.read_text())
         assert written["images"] == 150 and written["made_with"]["jax"]
-        assert [r["eps"] for r in written["results"]] == ["51/255", "51/255"]
-        stood.append([r["robust"] for r in written["results"]])
+        assert [r["eps"] for r in written["results"].values()] == ["51/255", "51/255"]
+        stood.append([r["robust"] for r in written["results"].values()])
     assert stood[0] == stood[1]
     assert "eps = 51/255" in capsys.readouterr().out
 
@@ -208,10 +207,3 @@ def test_tables():
     low, high = wilson(0.5, 500)
     assert interval(0.5, 500) == f" 50.0 % [{100 * low:.1f}, {100 * high:.1f}]"
     assert markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
-
-
-def test_evaluate_tells_when_square_helped():
-    steps = [Step("clean", 0.9, 0.0), Step("apgd-ce", 0.6, 1.0), Step("square", 0.5, 1.0)]
-    result = Result("autoattack", 0.1, np.ones(10, bool), 2.0, tuple(steps))
-    (line,) = after_warnings([result._replace(after=tuple(steps[:2])), result])
-    assert "Square lowered the accuracy by 10.0 points" in line

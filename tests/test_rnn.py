@@ -13,7 +13,7 @@ import pytest
 from jax.tree_util import Partial
 
 from games import EPS, SmoothClassifier, images, keys
-from l2ljax.attacks.learned import learned
+from l2ljax.attacks.learned import learned_attack
 from l2ljax.ball import STARTS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
@@ -325,7 +325,7 @@ def test_phi_attacks_a_net_it_has_not_seen_with_more_steps_than_it_was_trained()
     x, y, (before, phi) = X[::-1], (Y[::-1] + 1) % 3, trained()
     f = Partial(lambda theta, x: NET(theta, {}, x, "eval")[0], net(seed=7))
     how = {"eps": EPS, "solver": solver(5), "phi_stats": {}}
-    out, untrained = (learned(keys(len(x)), f, x, y, phi=p, **how) for p in (phi, before))
+    out, untrained = (learned_attack(keys(len(x)), f, x, y, phi=p, **how) for p in (phi, before))
     clean, raised, hardly = (cross_entropy(f(x), y) for x in (x, out, untrained))
     assert bool((raised > clean).all()) and raised.mean() > hardly.mean()
     assert float(jnp.abs(out - x).max()) <= EPS + 1e-6

@@ -4,7 +4,7 @@ import pytest
 
 from l2ljax.attacks import Attack, parse, parse_all
 from l2ljax.attacks.autoattack import Budget
-from l2ljax.attacks.specs import PRESETS, Pgm, Play
+from l2ljax.attacks.specs import PRESETS, OneRun, Pgm
 
 EPS = 0.06
 
@@ -104,7 +104,7 @@ def test_quick_is_a_bound_and_nothing_else_is():
 
 
 def test_a_learned_attacker_is_found_by_whoever_knows_workdirs():
-    found = Play(None, 1.0)
+    found = OneRun(None, 1.0)
     attack = parse(
         "learned:runs/a+pgm10", learned=lambda workdir: found._replace(cost=len(workdir))
     )

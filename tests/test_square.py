@@ -9,8 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from l2ljax.attacks.pgd import pgd
-from l2ljax.attacks.square import START, Draws, draw, halvings, sides, square
-from l2ljax.attacks.square_l2 import eta, tiles
+from l2ljax.attacks.square import START, Draws, draw, eta, halvings, sides, square, tiles
 from l2ljax.ball import per_image, size
 from l2ljax.losses import margin
 

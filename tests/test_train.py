@@ -266,7 +266,8 @@ def test_ones_own_arrays_train_and_evaluate(tmp_path, capsys):
     assert not (workdir / "tensorboard").exists()
     assert evaluate.main([f"--workdir={workdir}", "--attacks=clean,pgm10+fgsm"]) == 0
     results = json.loads((workdir / "evaluation.json").read_text())["results"]
-    assert results[1]["accuracy"] <= results[0]["accuracy"] and len(results[0]["robust"]) == 30
+    clean, attacked = results["clean"], results["pgm10+fgsm"]
+    assert attacked["accuracy"] <= clean["accuracy"] and len(clean["robust"]) == 30
     theta = restore_any(workdir, kind="last")[0]["theta"]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(theta)} == {"float32"}
 

@@ -13,8 +13,9 @@ from l2ljax.attacks import pgd
 from l2ljax.attacks.cascade import Run
 from l2ljax.ball import scale
 from l2ljax.commands import evaluate, train, transfer
-from l2ljax.evaluation.accuracy import wilson
-from l2ljax.runs.nets import agreed, broken_gradients, by_name, open_nets, withstood
+from l2ljax.evaluation.results import wilson
+from l2ljax.evaluation.transfer import broken_gradients, suspects, withstood
+from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
 SMALL += ["--final_attacks=clean", "--noplots", "--notensorboard"]
@@ -60,10 +61,10 @@ def test_the_diagonal_is_what_evaluate_measures(runs, square, tmp_path):
     flags = ["--attacks=clean,fgsm,pgm10,pgm3x2", f"--num_examples={IMAGES}", f"--output={out}"]
     for name in ("plain", "fgsm"):
         assert evaluate.main([f"--workdir={runs / name}", *flags]) == 0
-        clean, *attacked = json.loads(out.read_text())["results"]
-        assert report["nets"][name]["right"] == clean["robust"]
-        for result in attacked:
-            cell = cells(report)[result["attack"], name, name]
+        results = json.loads(out.read_text())["results"]
+        assert report["nets"][name]["right"] == results.pop("clean")["robust"]
+        for attack, result in results.items():
+            cell = cells(report)[attack, name, name]
             assert cell["white_box"] and cell["robust"] == result["robust"]
             assert cell["accuracy"] == result["accuracy"] and cell["eps"] == result["eps"]
 
@@ -78,9 +79,9 @@ def test_a_surrogate_of_the_same_weights_is_white_box_whatever_its_folder(square
 
 
 def test_a_cell_holds_what_the_target_says_of_the_surrogates_images(runs, square):
-    workdirs = by_name([str(runs / "plain"), str(runs / "fgsm")])
-    configs, eps = agreed(workdirs, eps=None, split="test")
-    nets, data = open_nets(workdirs, configs, which="best", data_dir=None)
+    workdirs = short_names([str(runs / "plain"), str(runs / "fgsm")])
+    configs, eps = read_comparable(workdirs, eps=None, split="test")
+    nets, data = open_classifiers(workdirs, configs, which="best", data_dir=None)
     x, y = scale(jnp.asarray(data.x_test[:IMAGES])), jnp.asarray(data.y_test[:IMAGES])
     how = {"eps": float(eps), "steps": 10, "step_size": float(eps) / 3, "start": "zero"}
     crafted = pgd(jax.random.key(0), nets["plain"].f, x, y, loss="ce", **how)
@@ -105,7 +106,7 @@ def test_no_batch_size_changes_an_image(runs, square, tmp_path):
 
 
 def test_the_surrogates_own_accuracy_stands_there_though_it_is_no_target(runs, tmp_path, capsys):
-    flags = ["--attacks=clean,fgsm,fgsm", "--noplots"]
+    flags = ["--attacks=clean,fgsm", "--noplots"]
     report = play(runs, tmp_path / "out", "fgsm", "plain", *flags)
     assert [(r["target"], r["white_box"]) for r in report["results"]] == [
         ("fgsm", False),
@@ -163,9 +164,9 @@ def test_logits_that_are_no_numbers_are_wrong():
 
 
 def test_nets_of_one_architecture_share_their_program(runs):
-    workdirs = by_name([str(runs / "plain"), str(runs / "fgsm")])
-    configs, _ = agreed(workdirs, eps=None, split="test")
-    nets, _ = open_nets(workdirs, configs, which="last", data_dir=None)
+    workdirs = short_names([str(runs / "plain"), str(runs / "fgsm")])
+    configs, _ = read_comparable(workdirs, eps=None, split="test")
+    nets, _ = open_classifiers(workdirs, configs, which="last", data_dir=None)
     assert nets["plain"].f.func is nets["fgsm"].f.func
     assert nets["plain"].sha256 != nets["fgsm"].sha256
 
@@ -183,20 +184,21 @@ def test_the_page_has_every_number_with_its_interval(square):
 
 
 def test_a_net_that_others_harm_more_than_itself_is_named():
-    def cell(accuracy, white_box=False):
-        return {"accuracy": accuracy, "white_box": white_box}
+    def cell(target, surrogate, accuracy):
+        whose = {"attack": "pgm10", "target": target, "surrogate": surrogate}
+        return whose | {"accuracy": accuracy, "white_box": target == surrogate}
 
-    found = {
-        ("pgm10", "masked", "masked"): cell(0.8, True),
-        ("pgm10", "masked", "honest"): cell(0.5),
-        ("pgm10", "honest", "masked"): cell(0.7),
-        ("pgm10", "honest", "honest"): cell(0.4, True),
-        ("pgm10", "other", "honest"): cell(0.1),
-    }
-    (line,) = transfer._suspects(found, 100)
+    found = [
+        cell("masked", "masked", 0.8),
+        cell("masked", "honest", 0.5),
+        cell("honest", "masked", 0.7),
+        cell("honest", "honest", 0.4),
+        cell("other", "honest", 0.1),
+    ]
+    (line,) = suspects(found, 100)
     assert line.startswith("masked: pgm10 crafted on honest") and "30.0 points" in line
-    found["pgm10", "masked", "honest"] = cell(0.78)
-    assert transfer._suspects(found, 100) == []
+    found[1] = cell("masked", "honest", 0.78)
+    assert suspects(found, 100) == []
 
 
 def test_help_lists_every_flag(capsys):
@@ -206,7 +208,7 @@ def test_help_lists_every_flag(capsys):
 
 
 def test_two_folders_of_one_name_keep_their_paths():
-    assert by_name(["a/x", "b/x", "b/y/"]) == {"a/x": "a/x", "b/x": "b/x", "y": "b/y/"}
+    assert short_names(["a/x", "b/x", "b/y/"]) == {"a/x": "a/x", "b/x": "b/x", "y": "b/y/"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_two_folders_of_one_name_keep_their_paths():
         (["--targets=no_such_run"], "no_such_run is no run"),
         (["--targets={runs}/plain", "--surrogates=no_such_run"], "no_such_run is no run"),
         (["--targets={runs}/plain", "--attacks=fgsn"], "did you mean 'fgsm'"),
-        (["--targets={runs}/plain", "--attacks=clean"], "--attacks=clean crafts nothing"),
+        (["--targets={runs}/plain", "--attacks=clean"], "attacks=clean crafts nothing"),
         (["--targets={runs}/plain", "--num_examples=0"], "--num_examples=0"),
         (["--targets={runs}/plain", "--batch_size=-1"], "--batch_size=-1"),
         (["--targets={runs}/plain", "--eps=8"], "--eps=8"),
@@ -256,7 +258,7 @@ def test_bad_input_gets_one_line(flags, words, runs, tmp_path, capsys):
 def kept(monkeypatch):
     """Every heat map that is saved, to look inside."""
     pytest.importorskip("matplotlib")
-    from l2ljax.figures import transfer as drawing
+    from l2ljax.figures import comparison as drawing
 
     figures, save = [], drawing.save
     monkeypatch.setattr(

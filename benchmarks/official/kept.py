@@ -46,8 +46,8 @@ class Kept:
 
 
 DECIDE = (
-    *(f"attacks/{name}.py" for name in ("apgd", "fab", "hyperplane", "square", "square_l2")),
-    *(f"attacks/{name}.py" for name in ("autoattack", "cascade", "loop", "outcome")),
+    *(f"attacks/{name}.py" for name in ("apgd", "fab", "square")),
+    *(f"attacks/{name}.py" for name in ("autoattack", "cascade", "loop")),
     "ball.py",
     "inner_loop.py",
     "losses.py",

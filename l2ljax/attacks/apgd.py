@@ -7,11 +7,11 @@
 
 The climb itself is `l2ljax.auto_pgd`, with the three readings of the authors' code.
 
-The one surprising thing: SETTLE iterates after its fall it is settled what an image returns, so a
-batch may stop early and no image depends on how long its mates stand. The authors' code returns the
-last misclassified iterate of all; which images fall is the same. With `eot` it takes the loss and
-the prediction from the last draw; here they are means, as the gradient is, and what an image draws
-comes from its own key, so that it does not depend on the batch it is in.
+SETTLE iterates after its fall it is settled what an image returns, so a batch may stop early and
+no image depends on how long its mates stand. The authors' code returns the last misclassified
+iterate of all; which images fall is the same. With `eot` it takes the loss and the prediction from
+the last draw; here they are means, as the gradient is, and what an image draws comes from its own
+key, so that it does not depend on the batch it is in.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,17 @@ import jax
 import jax.numpy as jnp
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import inputs
-from l2ljax.attacks.expectation import alone, draws, mean
-from l2ljax.attacks.loop import iterate
-from l2ljax.attacks.outcome import check_rank, choose, class_of_rank, fooled
+from l2ljax.attacks.entrance import check_inputs
+from l2ljax.attacks.loop import (
+    check_rank,
+    choose,
+    class_of_rank,
+    draw_keys,
+    fooled,
+    iterate,
+    mean_over_keys,
+    one_by_one,
+)
 from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import PROJECT, TINY, box, per_image, size
 from l2ljax.losses import cross_entropy, dlr, dlr_targeted
@@ -59,14 +66,14 @@ class _State(NamedTuple):
 
 def _ask(f: Callable[..., Array], x: Array, *keys: Array) -> Array:
     """The logits; of a classifier that draws, with a key for every image."""
-    return alone(f, x, *keys) if keys else f(x)
+    return one_by_one(f, x, *keys) if keys else f(x)
 
 
 def _mean(g: Callable[..., Tree], noise: Array, i: Array | int, eot: int) -> Tree:
     """The mean of g(keys) over eot draws of look i, every image's from its noise; g() if 0."""
     if not eot:
         return g()
-    return mean(g, draws(jax.vmap(jax.random.fold_in, (0, None))(noise, i), eot))
+    return mean_over_keys(g, draw_keys(jax.vmap(jax.random.fold_in, (0, None))(noise, i), eot))
 
 
 def _unit(u, norm):
@@ -133,7 +140,7 @@ def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
     if eot != 0:
         gate.check_count("eot", eot)
     key = jax.random.key(0) if eot else None
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm, key=key)
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm, key=key)
     keys = jax.vmap(jax.random.split)(per_image(rng, len(x)))
     noise = keys[:, 1]
     clean = _clean(f, x, noise, steps + 1, eot=eot)

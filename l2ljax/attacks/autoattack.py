@@ -23,7 +23,7 @@ from l2ljax.attacks import checks
 from l2ljax.attacks.apgd import apgd, apgd_targeted
 from l2ljax.attacks.cascade import CLEAN, OnProgress, Run, State, cascade, function_of_x
 from l2ljax.attacks.cw import MOST_STEPS
-from l2ljax.attacks.entrance import dataset
+from l2ljax.attacks.entrance import check_dataset
 from l2ljax.attacks.fab import fab_targeted
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.square import square
@@ -135,13 +135,13 @@ def autoattack(
     names = tuple(VERSIONS[version] if attacks is None else attacks)
     gate.check_eps(eps, norm)
     eot = budget.eot if version == "rand" else 0
-    x, y, classes = dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
+    x, y, classes = check_dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
     f = classifier(f)
     sample = checks.first_batch(x, y, batch_size)
     rows = np.resize(np.arange(sample.n), batch_size)
     checks.check_finite(function_of_x(f, rng, jax.numpy.asarray(rows), eot), sample)
     runs = plan(names, budget, classes, eot=eot)
-    warnings = () if eot else checks.before(f, sample, names, budget.targets, norm)
+    warnings = () if eot else checks.warnings_before(f, sample, names, budget.targets, norm)
     state = cascade(
         rng,
         f,
@@ -157,7 +157,7 @@ def autoattack(
         eot=eot,
     )
     accuracy = after_each(state, runs)
-    found = [checks.square_helps(accuracy), *checks.after(state)]
+    found = [checks.square_helps(accuracy), *checks.warnings_after(state)]
     found.append(checks.at_chance(state, y, classes))
     warnings += tuple(line for line in found if line is not None)
     return Result(

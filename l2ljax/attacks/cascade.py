@@ -3,9 +3,9 @@
 Survivors are packed into full batches of one fixed shape, so nothing recompiles, and what an image
 draws depends on its index alone, so neither the packing nor the batch size changes a result. A
 claimed adversarial image counts only if it is finite, in the box and in the ball, and wrong when
-classified again. The search computes in true float32 as the judge does: in less it would end on
-claims that the judge refuses. The state is plain NumPy and says for every image in which run it
-fell, so that an interrupted cascade goes on where it was.
+classified again. The search computes in true float32 as the check of a claim does: in less it would
+end on claims that the check refuses. The state is plain NumPy and says for every image in which run
+it fell, so that an interrupted cascade goes on where it was.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from l2ljax import gate
-from l2ljax.attacks import expectation
-from l2ljax.attacks.entrance import dataset
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import check_dataset
+from l2ljax.attacks.loop import classifier, draw_keys, mean_logits
 from l2ljax.ball import scale, size
 from l2ljax.errors import InputError
 from l2ljax.losses import cross_entropy
@@ -124,12 +123,12 @@ def _examine(f, x, x_adv, y, norm):
 
 
 def logits_of(f: Callable[[Array], Array], x: Array, y: Array, norm: str) -> np.ndarray:
-    """The logits as `judge` computes them, by the program that it has compiled anyway."""
+    """The logits as `check_claims` computes them, by the program that it has compiled anyway."""
     with true_float32():
         return np.asarray(_examine(classifier(f), x, x, y, norm)[0])
 
 
-def judge(
+def check_claims(
     f: Callable[[Array], Array], x: Array, x_adv: Array, y: Array, *, eps: float, norm: str
 ) -> Claims:
     """Classify again, in true float32, and measure against ball and box."""
@@ -165,7 +164,7 @@ def _gradient_is_broken(f, x, y):
 
 
 EOT = 0x656F74
-"""Keeps the keys of the judge of a random classifier apart from those of the attacks."""
+"""Keeps the keys of the final check of a random classifier apart from those of the attacks."""
 
 
 def function_of_x(f: Partial, rng: Array, rows: Array, eot: int) -> Partial:
@@ -173,7 +172,7 @@ def function_of_x(f: Partial, rng: Array, rows: Array, eot: int) -> Partial:
     if not eot:
         return f
     keys = _keys(jax.random.fold_in(rng, EOT), rows)
-    return Partial(expectation.mean_logits, f, expectation.draws(keys, eot))
+    return Partial(mean_logits, f, draw_keys(keys, eot))
 
 
 def cascade(
@@ -190,18 +189,18 @@ def cascade(
     state: State | None = None,
     on_progress: OnProgress | None = None,
     eot: int = 0,
-    share: Callable[[Tree], Tree] = lambda batch: batch,
+    to_devices: Callable[[Tree], Tree] = lambda batch: batch,
 ) -> State:
     """Play every run on the images that still stand, and look at the gradient of those left.
 
     x is uint8, or float in [0, 1]. With `keep`, x_adv holds the adversarial image of every one
     that fell and the image itself elsewhere. `state` goes on from there; `on_progress` is called
     with the state after every batch, whose arrays the next batch changes, and may raise to stop;
-    `share` cuts a batch over devices, on all of which f must then be. With `eot`, f is a classifier
-    f(x, key), and its mean logits over so many keys decide.
+    `to_devices` spreads a batch over devices, on all of which f must then be. With `eot`, f is a
+    classifier f(x, key), and its mean logits over so many keys decide.
     """
     rng = one_key(rng)
-    x, y, _ = dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
+    x, y, _ = check_dataset(f, x, y, batch_size=batch_size, key=rng if eot else None)
     for radius in (eps, *(run.eps for run in runs if run.eps is not None)):
         gate.check_eps(radius, norm)
     f = classifier(f)
@@ -216,11 +215,11 @@ def cascade(
         rows = np.flatnonzero(state.fell >= number)
         radius = eps if run.eps is None else run.eps
         for block, n in batches(rows[state.position :], batch_size):
-            images, labels, drawn = _batch(share, x, y, block)
+            images, labels, drawn = _batch(to_devices, x, y, block)
             with gate.checked(), true_float32():
                 attacked = run.play(_keys(key, drawn), f, images, labels, eps=radius, norm=norm)
             decides = function_of_x(f, rng, drawn, eot)
-            claims = judge(decides, images, attacked, labels, eps=radius, norm=norm)
+            claims = check_claims(decides, images, attacked, labels, eps=radius, norm=norm)
             state = _record(state, number, block, n, images, attacked, claims)
             if on_progress is not None:
                 on_progress(state)
@@ -228,7 +227,7 @@ def cascade(
     if state.nan_gradient is None and any(run.gradient for run in runs):
         count = 0
         for block, n in batches(np.flatnonzero(state.robust), batch_size):
-            images, labels, drawn = _batch(share, x, y, block)
+            images, labels, drawn = _batch(to_devices, x, y, block)
             count += nan_gradients(function_of_x(f, rng, drawn, eot), images, labels, n)
         state = state._replace(nan_gradient=count)
     return state
@@ -240,8 +239,8 @@ def nan_gradients(f: Callable[[Array], Array], x: Array, y: Array, n: int) -> in
         return int(np.asarray(_gradient_is_broken(classifier(f), x, y))[:n].sum())
 
 
-def _batch(share: Callable[[Tree], Tree], x: np.ndarray, y: np.ndarray, block: np.ndarray):
-    pixels, labels, rows = map(jnp.asarray, share((x[block], y[block], block)))
+def _batch(to_devices: Callable[[Tree], Tree], x: np.ndarray, y: np.ndarray, block: np.ndarray):
+    pixels, labels, rows = map(jnp.asarray, to_devices((x[block], y[block], block)))
     return scale(pixels), labels, rows
 
 

@@ -16,7 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.tree_util import Partial
 
 from l2ljax.attacks.cascade import CLEAN, State, logits_of, true_float32
-from l2ljax.attacks.entrance import ask, layout
+from l2ljax.attacks.entrance import compiled_logits, layout_warning
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import TINY, scale
 from l2ljax.errors import InputError
@@ -60,7 +60,7 @@ def _no_gradient(f, x, y):
 def check_finite(f: Callable[[Array], Array], sample: Sample) -> None:
     """An InputError if f(x) is NaN or infinite for an image of the first batch."""
     x, _, n = sample
-    bad = int((~np.isfinite(np.asarray(ask(classifier(f), x))[:n])).any(-1).sum())
+    bad = int((~np.isfinite(np.asarray(compiled_logits(classifier(f), x))[:n])).any(-1).sum())
     if bad:
         raise InputError(f"f(x) is NaN or infinite for {bad} of the first {n} images")
 
@@ -76,7 +76,7 @@ def half_precision(f: Callable[[Array], Array], x: Any) -> str | None:
     than those of the same weights in float32 would.
     """
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    for name in _halves(ask.trace(classifier(f), like).jaxpr.jaxpr):
+    for name in _halves(compiled_logits.trace(classifier(f), like).jaxpr.jaxpr):
         return (
             f"the classifier computes in {name}, which makes attacks weaker than they are: build "
             "it with dtype=float32 to evaluate it, on the same weights"
@@ -121,7 +121,7 @@ def randomised(f: Callable[[Array], Array], sample: Sample) -> str | None:
     return None
 
 
-def of_classifier(f: Callable[[Array], Array], sample: Sample, norm: str) -> tuple[str, ...]:
+def classifier_warnings(f: Callable[[Array], Array], sample: Sample, norm: str) -> tuple[str, ...]:
     """What can be seen of a classifier f(x) in two passes over one batch, and in its program.
 
     A classifier that is no `Partial` of its weights gets a third pass, outside jit.
@@ -129,7 +129,7 @@ def of_classifier(f: Callable[[Array], Array], sample: Sample, norm: str) -> tup
     x, y, _ = sample
     z = logits_of(f, x, y, norm).astype(np.float64)
     lines = [probabilities(z), batch_dependence(f, sample, z, norm), changed(f, sample, z)]
-    lines += [half_precision(f, x), layout(x.shape)]
+    lines += [half_precision(f, x), layout_warning(x.shape)]
     return tuple(line for line in lines if line is not None)
 
 
@@ -234,7 +234,7 @@ def square_helps(accuracy: Mapping[str, float]) -> str | None:
     return None
 
 
-def after(state: State) -> tuple[str, ...]:
+def warnings_after(state: State) -> tuple[str, ...]:
     """What a cascade could not decide, or decided against a claim."""
     lines = []
     n, standing = len(state.fell), int(state.robust.sum())
@@ -256,13 +256,13 @@ def after(state: State) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def tell(lines: Sequence[str]) -> None:
+def warn(lines: Sequence[str]) -> None:
     """One RuntimeWarning of all lines, from a function whose result has no place for them."""
     if lines:
         warnings.warn("; ".join(lines), RuntimeWarning, stacklevel=3)
 
 
-def before(
+def warnings_before(
     f: Callable[[Array], Array],
     sample: Sample,
     names: Collection[str],
@@ -271,9 +271,11 @@ def before(
 ) -> tuple[str, ...]:
     """Every check that can be made on one batch before the attacks."""
     random = randomised(f, sample)
-    found: list[str | None] = [random] if random else [*of_classifier(f, sample, norm)]
+    found: list[str | None] = [random] if random else [*classifier_warnings(f, sample, norm)]
     if {"apgd-t", "fab-t"} & set(names):
-        found.append(few_classes(ask.eval_shape(classifier(f), sample.x).shape[-1], targets))
+        found.append(
+            few_classes(compiled_logits.eval_shape(classifier(f), sample.x).shape[-1], targets)
+        )
     if {"apgd-dlr", "apgd-t"} & set(names):
         found.append(zero_gradient(f, sample))
     return tuple(line for line in found if line is not None)

@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import optax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import inputs
-from l2ljax.attacks.loop import iterate
-from l2ljax.attacks.outcome import choose, fooled
+from l2ljax.attacks.entrance import check_inputs
+from l2ljax.attacks.loop import choose, fooled, iterate
 from l2ljax.attacks.pgd import begin
 from l2ljax.ball import PROJECT, box, size, steepest
 from l2ljax.losses import margin
@@ -72,7 +71,7 @@ def cw_margin(
     """PGD up -(Z_y - max_{t != y} Z_t + kappa)_+; of its iterates, the one of largest margin."""
     gate.check_count("steps", steps)
     gate.check_positive("step_size", step_size)
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm)
     delta = begin(rng, x, start, eps=eps, norm=norm)
     carry = Best(delta, delta, jnp.full(len(x), -jnp.inf, x.dtype))
     args = (f, x, y, eps, step_size, kappa)
@@ -175,6 +174,6 @@ def cw_strict(
     are. `steps` is a budget: an image that needs more counts as standing. rng is not used.
     """
     gate.check_count("steps", steps)
-    f, x, y = inputs(f, x, y, eps=eps)
+    f, x, y = check_inputs(f, x, y, eps=eps)
     carry = _setup(f, x, y)
     return iterate(_strict_step, carry, f, x, y, eps, steps=steps, done=_finished).x_adv

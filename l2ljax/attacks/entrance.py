@@ -1,7 +1,7 @@
-"""What an attack and an evaluation begin with: every check of the gate, and of the classifier.
+"""What an attack and an evaluation check first: their arguments, and the classifier itself.
 
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm)               # one batch, for an attack
-    x, y, classes = dataset(f, x, y, batch_size=batch_size)     # a whole set, for a cascade
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm)               # one batch, for an attack
+    x, y, classes = check_dataset(f, x, y, batch_size=batch_size)     # a whole set, for a cascade
 
 The classifier is looked at through a jit that remembers what it has seen, so that another set of
 weights costs no trace.
@@ -25,7 +25,7 @@ from l2ljax.types import Array
 
 
 @jax.jit
-def ask(f: Callable[..., Array], x: Array, *key: Array) -> Array:
+def compiled_logits(f: Callable[..., Array], x: Array, *key: Array) -> Array:
     """The logits of a classifier, compiled once for all weights."""
     return f(x, *key)
 
@@ -38,7 +38,7 @@ def classes_of(f: Callable[..., Array], x: Any, *key: Array) -> int:
     _check_callable(f, (x, *key))
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     try:
-        out = ask.eval_shape(classifier(f), like, *key)
+        out = compiled_logits.eval_shape(classifier(f), like, *key)
     except InputError as error:
         if gate.looks_nchw(like.shape):
             raise InputError(_fails(like, error)) from error
@@ -106,14 +106,14 @@ def _fails(like: jax.ShapeDtypeStruct, error: BaseException) -> str:
     return f"the classifier fails on {seen}: {hint} It says: {_first_line(error)}"
 
 
-def layout(shape: tuple[int, ...]) -> str | None:
+def layout_warning(shape: tuple[int, ...]) -> str | None:
     """Whether the channels of images [N, H, W, C] seem to stand where the height belongs."""
     if gate.looks_nchw(shape):
         return f"x is {list(shape)}, which looks like NCHW: the attacks take it as NHWC"
     return None
 
 
-def inputs(
+def check_inputs(
     f: Callable[..., Array],
     x: Any,
     y: Any,
@@ -132,12 +132,12 @@ def inputs(
     classes = None
     if not gate.is_checked():
         classes = classes_of(f, x) if key is None else classes_of(f, x[:1], key)
-        if line := layout(x.shape):
+        if line := layout_warning(x.shape):
             warnings.warn(line, RuntimeWarning, stacklevel=3)
     return classifier(f), x, gate.labels(y, len(x), classes)
 
 
-def dataset(
+def check_dataset(
     f: Callable[..., Array], x: Any, y: Any, *, batch_size: int, key: Array | None = None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """A whole set, which stays in memory: x as it is given, y, and the number of classes.

@@ -8,10 +8,15 @@ targeted code. A step moves onto the hyperplane where the target's and the label
 are equal, a little past it, and with a small weight towards the same hyperplane's nearest point to
 the image; a misclassified iterate is remembered if it is the nearest so far, and drawn back.
 
-The one surprising thing: `eps` steers nothing. It only says at the end whether what was found is
-near enough, so eps=inf returns the smallest perturbation there is to be had. A step costs one
-gradient and one forward pass; both are needed, because a misclassified iterate is not where the
-next step begins.
+`eps` does not steer the search. It only says at the end whether what was found is near enough, so
+eps=inf returns the smallest perturbation there is to be had. A step costs one gradient and one
+forward pass; both are needed, because a misclassified iterate is not where the next step begins.
+
+The move onto a hyperplane that stays in the pixel box (section 2 of the paper) is exact and needs
+no sort. Every pixel goes the way of w as far as its room to the box allows,
+|d_i| = min(lam v_i, room_i) with v = 1 in l_inf and v = |w| in l2. <w, d> is concave in lam, so
+Newton's method climbs from 0 without passing the solution and has it as soon as a step lets no
+further pixel meet the box: 3 to 15 sums over the pixels, where a sort is slow on CPU.
 """
 
 from collections.abc import Callable
@@ -20,12 +25,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import inputs
-from l2ljax.attacks.hyperplane import least_move
-from l2ljax.attacks.loop import iterate
-from l2ljax.attacks.outcome import check_rank, class_of_rank, fooled
+from l2ljax.attacks.entrance import check_inputs
+from l2ljax.attacks.loop import check_rank, class_of_rank, fooled, iterate
 from l2ljax.ball import box, size
 from l2ljax.types import Array
 
@@ -40,6 +44,38 @@ BETA = 0.9
 
 LEAST_SIZE = 1e-8
 """No move counts as shorter than this when two are weighed."""
+
+
+LEAST_WEIGHT = {"linf": 0.0, "l2": 1e-8}
+"""Pixels with |w| up to this stay where they are (the authors' code)."""
+
+
+def least_move(t: Array, w: Array, gap: Array, norm: str) -> Array:
+    """argmin |d| with <w, d> = gap and t + d in [0, 1]; out of reach, the last point of the box.
+
+    t and w are [..., D], gap is [...]. The authors' l_inf solution: of all d with the same largest
+    move, the one that moves every pixel by lam or as far as it may go.
+    """
+    w = jnp.where(jnp.abs(w) > LEAST_WEIGHT[norm], w, 0)
+    gap = gap[..., None]
+    way, a = jnp.sign(gap * jnp.sign(w)), jnp.abs(w)
+    room = jnp.where(way < 0, t, 1 - t)
+    v = a if norm == "l2" else jnp.ones_like(a)
+
+    def climb(lam):
+        free = lam * v < room
+        left = jnp.abs(gap) - jnp.where(free, 0, a * room).sum(-1, keepdims=True)
+        slope = jnp.where(free, a * v, 0).sum(-1, keepdims=True)
+        root = left / jnp.where(slope > 0, slope, jnp.inf)
+        return jnp.maximum(lam, root)  # rounding takes no pixel back, so it ends
+
+    zero = jnp.zeros_like(gap * a[..., :1])
+    _, lam = lax.while_loop(
+        lambda state: (state[1] > state[0]).any(),
+        lambda state: (state[1], climb(state[1])),
+        (zero, climb(zero)),
+    )
+    return way * jnp.minimum(lam * v, room)
 
 
 class _State(NamedTuple):
@@ -116,7 +152,7 @@ def fab_targeted(
     drawn: rng is there because every attack has one.
     """
     gate.check_count("steps", steps)
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm, unbounded=True)
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm, unbounded=True)
     logits = _clean(f, x)
     check_rank(rank, logits.shape[-1])
     start = jnp.zeros_like(x) if start is None else gate.perturbation(start, x)

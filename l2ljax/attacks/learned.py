@@ -1,13 +1,13 @@
 """A trained attacker phi as an attack on any classifier, not only on the one it grew up with.
 
     solver = grad_l2l(attacker, image_and_gradient("per_example_max"), start="zero")
-    x_adv = learned(rng, f, x, y, eps=8/255, solver=solver, phi=phi, phi_stats=phi_stats)
+    x_adv = learned_attack(rng, f, x, y, eps=8/255, solver=solver, phi=phi, phi_stats=phi_stats)
 
 or, with the gradient over one fixed number, as it was over the training batch's maximum:
 
     solver = grad_l2l(attacker, image_and_gradient("none"), start="zero")
     scale = gradient_scale(f_trained, x_train_batch, y_train_batch)
-    x_adv = learned(rng, f, x, y, eps=8/255, solver=solver, phi=..., phi_stats=..., scale=scale)
+    x_adv = learned_attack(rng, f, x, y, eps=8/255, solver=solver, phi=phi, ..., scale=scale)
 
 The solver says what phi is and how many steps it takes (`methods.make_method(...).solver`); one
 that plays longer than it was trained is another solver with the same phi. Build it once: a jit
@@ -26,14 +26,14 @@ import numpy as np
 
 from l2ljax import gate
 from l2ljax.attacker_input import input_gradient
-from l2ljax.attacks.entrance import classes_of, inputs
+from l2ljax.attacks.entrance import check_inputs, classes_of
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import box, per_image, project
 from l2ljax.losses import ATTACK_LOSSES, plain_ell
 from l2ljax.types import Array, Ell, Solver, Tree, without_statistics
 
 
-def learned(
+def learned_attack(
     rng: Array,
     f: Callable[[Array], Array],
     x: Array,
@@ -53,7 +53,7 @@ def learned(
     gate.word("loss", loss, ATTACK_LOSSES)
     if scale is not None:
         gate.check_positive("scale", scale)
-    f, x, y = inputs(f, x, y, eps=eps)
+    f, x, y = check_inputs(f, x, y, eps=eps)
     scale = jnp.asarray(1.0 if scale is None else scale, x.dtype)
     keys = per_image(rng, len(x))
     return _solve(keys, f, x, y, eps, phi, phi_stats, scale, solver, loss)

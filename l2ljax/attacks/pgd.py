@@ -1,6 +1,7 @@
-"""PGM/PGD as an attack on any classifier (equation 2), in the l_inf or the l2 ball.
+"""PGM/PGD (equation 2) and FGSM, its single step: attacks in the l_inf or the l2 ball.
 
     x_adv = pgd(rng, f, x, y, eps=8/255, steps=10, step_size=2/255, start="uniform", loss="ce")
+    x_adv = fgsm(rng, f, x, y, eps=8/255)
 
 f maps images [B, H, W, C] in [0, 1] to logits. Give it as `jax.tree_util.Partial(apply, theta)`
 and another set of weights costs no new compilation. rng is one key, or one key per image; `start`
@@ -13,7 +14,7 @@ from functools import partial
 import jax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.entrance import check_inputs
 from l2ljax.attacks.loop import iterate
 from l2ljax.ball import PROJECT, STARTS, STARTS_L2, box, steepest
 from l2ljax.errors import InputError
@@ -76,10 +77,23 @@ def pgd(
         raise InputError(
             "loss 'kl' has no gradient at the image itself: start elsewhere than 'zero'"
         )
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm)
     gate.check_count("steps", steps)
     gate.check_positive("step_size", step_size)
     delta = begin(rng, x, start, eps=eps, norm=norm)
     target = _log_softmax(f, x) if loss == "kl" else y
     args = (f, x, target, eps, step_size)
     return x + iterate(_step, delta, *args, steps=steps, loss=loss, norm=norm)
+
+
+def fgsm(
+    rng: Array,
+    f: Callable[[Array], Array],
+    x: Array,
+    y: Array,
+    *,
+    eps: float,
+    norm: str = "linf",
+) -> Array:
+    """x + eps sign(grad_x ell), or x + eps u / |u|_2: one PGM step of size eps from zero."""
+    return pgd(rng, f, x, y, eps=eps, steps=1, step_size=eps, start="zero", loss="ce", norm=norm)

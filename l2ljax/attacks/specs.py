@@ -8,16 +8,21 @@
     autoattack, autoattack_quick                all four; apgd-ce and apgd-t alone (upper bound)
     cw100, cw_strict        Carlini and Wagner's margin, by PGM, and their own method
     learned:WORKDIR         that run's trained attacker phi
+    FILE.py:FUNCTION        one's own function attack(rng, f, x, y, *, eps, norm) -> x_adv
     a+b                     the worst of a and b for every image
     selection               pgm10+pgm10_margin, by which training selects its checkpoint
 
 A preset that names its protocol's radius is run at that radius, in the l_inf ball alone.
 """
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from l2ljax import gate
 from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS, Budget, plan
@@ -69,7 +74,7 @@ class Pgm(NamedTuple):
         return [Run(name, play, restart, self.eps, cost) for restart in range(self.restarts)]
 
 
-class Parts(NamedTuple):
+class AutoAttackParts(NamedTuple):
     """Attacks of AutoAttack, in this order."""
 
     names: tuple[str, ...]
@@ -82,8 +87,8 @@ class Parts(NamedTuple):
         return plan(self.names, self.budget, classes)
 
 
-class Play(NamedTuple):
-    """Any other attack: play(rng, f, x, y, *, eps, norm) -> x_adv, once."""
+class OneRun(NamedTuple):
+    """Any other attack, played once: play(keys, f, x, y, *, eps, norm) -> x_adv, a key an image."""
 
     play: Callable
     cost: float
@@ -95,7 +100,7 @@ class Play(NamedTuple):
         return [Run(name, self.play, cost=self.cost)]
 
 
-Part = Pgm | Parts | Play
+Part = Pgm | AutoAttackParts | OneRun
 
 
 class Attack(NamedTuple):
@@ -161,24 +166,60 @@ def _cw_margin(rng, f, x, y, *, eps, norm):
     )
 
 
-def _parts(name: str, budget: Budget, learned: Callable[[str], Part] | None) -> tuple[Part, ...]:
+OWN_COST = 30.0
+"""What one image is taken to cost in an attack of the user's own: as much as ten steps of PGM."""
+
+
+def own_attack(name: str, function: Callable[..., Any]) -> OneRun:
+    """attack(rng, f, x, y, *, eps, norm) -> x_adv, written by the user, as part of an attack.
+
+    It gets one key a batch. What it claims is checked as that of every attack: an image counts only
+    if it is in the ball and the box and is misclassified when it is classified again.
+    """
+    form = "attack(rng, f, x, y, *, eps, norm) -> x_adv"
+    try:
+        inspect.signature(function).bind(0, 0, 0, 0, eps=0, norm=0)
+    except TypeError:
+        raise InputError(f"attack {name!r} cannot be called as {form}") from None
+
+    def play(keys, f, x, y, *, eps, norm):
+        x_adv = function(keys[0], f, x, y, eps=eps, norm=norm)
+        shape = getattr(x_adv, "shape", None)
+        if shape != x.shape or not jnp.issubdtype(x_adv.dtype, jnp.floating):
+            found = type(x_adv).__name__ if shape is None else f"{x_adv.dtype} {list(shape)}"
+            raise InputError(
+                f"attack {name!r} returned {found}: it must return images as floats, "
+                f"{list(x.shape)} like x"
+            )
+        return jnp.asarray(x_adv, x.dtype)
+
+    return OneRun(play, OWN_COST, norms=NORMS)
+
+
+def _parts(
+    name: str, budget: Budget, learned: Callable[[str], Part] | None, extra: Mapping[str, Callable]
+) -> tuple[Part, ...]:
+    if name in extra:
+        return (own_attack(name, extra[name]),)
     official = name.replace("_", "-")
     if name in PRESETS:
         return PRESETS[name]
     if name in AUTO:
-        return (Parts(VERSIONS[AUTO[name]], budget),)
+        return (AutoAttackParts(VERSIONS[AUTO[name]], budget),)
     if official in PARTS:
-        return (Parts((official,), budget),)
+        return (AutoAttackParts((official,), budget),)
     if name == "cw100":
-        return (Play(_cw_margin, 3.0 * CW_STEPS, norms=NORMS),)
+        return (OneRun(_cw_margin, 3.0 * CW_STEPS, norms=NORMS),)
     if name == "cw_strict":
-        return (Play(partial(cw_strict, steps=budget.cw_steps), 3.0 * budget.cw_steps),)
+        return (OneRun(partial(cw_strict, steps=budget.cw_steps), 3.0 * budget.cw_steps),)
     kind, colon, workdir = name.partition(":")
     if kind == "learned" and colon and learned is not None:
         return (learned(workdir),)
     match = _PGM.fullmatch(name)
     if match is None:
-        raise InputError(nearest("attack", name, FORMS + ["learned:WORKDIR"] * bool(learned)))
+        raise InputError(
+            nearest("attack", name, [*FORMS, *extra, *["learned:WORKDIR"] * bool(learned)])
+        )
     steps, loss = int(match["steps"]), match["loss"] or "ce"
     # The KL to the clean output has no gradient at the clean image itself.
     start = "zero" if match["restarts"] is None and loss != "kl" else "uniform"
@@ -194,25 +235,51 @@ def check_attack(attack: object) -> None:
 
 
 def parse(
-    name: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
+    name: str,
+    *,
+    budget: Budget = OFFICIAL,
+    learned: Callable[[str], Part] | None = None,
+    extra: Mapping[str, Callable] = MappingProxyType({}),
 ) -> Attack:
     """The attack of that name, or an InputError that says the nearest one.
 
-    `learned` finds the attacker of a workdir; without it `learned:` is no attack.
+    `learned` finds the attacker of a workdir; without it `learned:` is no attack. `extra` has the
+    user's own attacks by their names: functions (rng, f, x, y, *, eps, norm) -> x_adv.
     """
     names = name.split("+")
-    parts = tuple((word, part) for word in names for part in _parts(word, budget, learned))
+    parts = tuple((word, part) for word in names for part in _parts(word, budget, learned, extra))
     if len({part.eps for _, part in parts}) > 1:
         raise InputError(f"attack {name!r} joins runs of different radii")
     return Attack(name, parts, bounds="autoattack" if name == "autoattack_quick" else None)
 
 
+Attacks = str | Attack | Callable | Iterable[str | Attack | Callable]
+"""Names joined by commas, or a list of names, attacks and functions of one's own."""
+
+
 def parse_all(
-    names: str, *, budget: Budget = OFFICIAL, learned: Callable[[str], Part] | None = None
+    attacks: Attacks,
+    *,
+    budget: Budget = OFFICIAL,
+    learned: Callable[[str], Part] | None = None,
+    extra: Mapping[str, Callable] = MappingProxyType({}),
 ) -> list[Attack]:
-    """A comma-separated list of attacks."""
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    attacks = [parse(name, budget=budget, learned=learned) for name in given]
-    if not attacks:
+    """Every attack of a text of names joined by commas, or of a list; no name may occur twice."""
+    if isinstance(attacks, str):
+        attacks = [name.strip() for name in attacks.split(",") if name.strip()]
+    listed = [attacks] if isinstance(attacks, Attack) or callable(attacks) else list(attacks)
+    found = []
+    for attack in listed:
+        if isinstance(attack, str):
+            attack = parse(attack, budget=budget, learned=learned, extra=extra)
+        elif callable(attack):
+            name = getattr(attack, "__name__", type(attack).__name__)
+            attack = Attack(name, ((name, own_attack(name, attack)),))
+        elif not isinstance(attack, Attack):
+            raise InputError(f"an attack is a name, an Attack or a function, not {attack!r}")
+        if attack.name in (other.name for other in found):
+            raise InputError(f"attack {attack.name!r} is named twice")
+        found.append(attack)
+    if not found:
         raise InputError("no attack named; try clean,fgsm,pgm10,pgm100x5")
-    return attacks
+    return found

@@ -5,24 +5,30 @@
 f maps images [B, H, W, C] in [0, 1] to logits and is only asked for them, never for a gradient:
 one query for the start, then one per step. A step changes one square window and is kept if the
 lead of the label shrinks. The official code draws one window for a whole batch; here every image
-draws from its own key, and `start` and `draws` replay another program's chance. Two surprises are
-official: the side depends on the step's number and not on `queries`, so that a short run is the
-beginning of a long one; and a window smaller than the image never reaches its last row or column.
+draws from its own key, and `start` and `draws` replay another program's chance. As in the official
+code the side depends on the step's number and not on `queries`, so that a short run is the
+beginning of a long one, and a window smaller than the image never reaches its last row or column.
+
+In l2 (section 4.2) a pattern has two halves of opposite sign, each falling off from its middle: the
+norm is put where a convolution sees most of it. The norm that one window gives up is spent in
+another, and every step uses the whole ball. The official start fails where five tiles and the image
+do not fit together (12 pixels, or fewer than 5); here a tile is cut at the border and is one pixel
+at least.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import inputs
+from l2ljax.attacks.entrance import check_inputs
 from l2ljax.attacks.loop import iterate
-from l2ljax.attacks.square_l2 import move_mass, place, tiles
-from l2ljax.ball import PROJECT, box, per_image, project
+from l2ljax.ball import PROJECT, TINY, box, per_image, project, size, steepest
 from l2ljax.errors import InputError
 from l2ljax.losses import margin
 from l2ljax.types import Array
@@ -35,6 +41,9 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 SMALLEST = {"linf": 1, "l2": 3}
 """The smallest side of a window; in l2 it is odd, unless the image itself is smaller."""
+
+TILES = 5
+"""Tiles of the start along the height in l2 (their code)."""
 
 
 class Draws(NamedTuple):
@@ -81,6 +90,86 @@ def draw(keys: Array, i: Array | int, side: Array | int, shape: tuple[int, ...])
     corners = (u[:, :4] * (jnp.array([h, w, h, w]) - side)).astype(jnp.int32)
     row, col, row2, col2 = corners.T
     return Draws(row, col, _sign(u[:, 5:]), row2, col2, u[:, 4] > 0.5)
+
+
+def _half(rows: int, cols: int) -> np.ndarray:
+    """sum_{k >= d} 1 / (k + 1)^2 at the Chebyshev distance d from the middle, of norm 1."""
+    r, c = np.abs(np.arange(rows) - rows // 2), np.abs(np.arange(cols) - cols // 2)
+    terms = 1.0 / np.arange(1, max(rows // 2, cols // 2) + 2) ** 2
+    tail = terms[::-1].cumsum()[::-1]
+    half = tail[np.maximum(r[:, None], c[None, :])]
+    return half / np.sqrt((half**2).sum()) if half.size else half
+
+
+@lru_cache
+def eta(side: int) -> np.ndarray:
+    """The pattern of a window: a positive upper and a negative lower half, of norm 1."""
+    halves = _half(side // 2, side), -_half(side - side // 2, side)
+    both = np.concatenate(halves)
+    return (both / np.sqrt((both**2).sum())).astype(np.float32)
+
+
+def place(
+    sides: tuple[int, ...],
+    k: Array | int,
+    row: Array,
+    col: Array,
+    turned: Array,
+    shape: tuple[int, ...],
+) -> Array:
+    """eta(sides[k]), turned or not, with its corner at (row, col) of every image: [B, H, W, 1].
+
+    What lies outside the window is of no meaning.
+    """
+    table = np.zeros((len(sides), max(sides), max(sides)), np.float32)
+    for i, side in enumerate(sides):
+        table[i, :side, :side] = eta(side)
+    a = jnp.arange(shape[0])[None, :, None] - row[:, None, None]
+    b = jnp.arange(shape[1])[None, None, :] - col[:, None, None]
+    turned = turned[:, None, None]
+    return jnp.array(table)[k, jnp.where(turned, b, a), jnp.where(turned, a, b)][..., None]
+
+
+def tiles(shape: tuple[int, ...]) -> tuple[int, int, Callable[[Array, Array], Array]]:
+    """How many rows and columns of tiles start an image, and what makes them one of norm 1.
+
+    The last is (turned [B, rows, cols, 1], sign [B, rows, cols, C]) -> [B, H, W, C].
+    """
+    h, w, _ = shape
+    side = max(h // TILES, 1)
+    border = max((h - side * TILES) // 2, 0)
+
+    def along(n):
+        tile, within = np.divmod(np.arange(n) - border, side)
+        return tile % (n // side), within, (tile >= 0) & (tile < n // side)
+
+    (r, a, in_r), (c, b, in_c) = along(h), along(w)
+    covered = in_r[:, None] & in_c[None, :]
+    upright = jnp.array(eta(side)[a[:, None], b[None, :]] * covered)[..., None]
+    lying = jnp.array(eta(side).T[a[:, None], b[None, :]] * covered)[..., None]
+
+    def build(turned, sign):
+        at = (slice(None), r[:, None], c[None, :])
+        return steepest(jnp.where(turned[at], lying, upright) * sign[at], "l2")
+
+    return h // side, w // side, build
+
+
+def _channel_size(v: Array) -> Array:
+    return jnp.sqrt((v * v).sum((1, 2), keepdims=True))
+
+
+def move_mass(delta: Array, window: Array, emptied: Array, pattern: Array, eps: Array) -> Array:
+    """Pattern plus old direction in `window`, nothing in the rest of `emptied`, of norm eps.
+
+    Every channel of the window gets the norm it had in both windows and 1/C of what was free.
+    """
+    old = jnp.where(window, delta, 0.0)
+    new = pattern + old / (TINY + _channel_size(old))
+    free = jnp.maximum(eps**2 - size(delta, "l2") ** 2, 0.0) / delta.shape[-1]
+    had = _channel_size(jnp.where(window | emptied, delta, 0.0))
+    new = new / (TINY + _channel_size(new)) * jnp.sqrt(free + had**2)
+    return eps * steepest(jnp.where(window, new, jnp.where(emptied, 0.0, delta)), "l2")
 
 
 def _stripes(keys: Array, x: Array, eps: Array) -> Array:
@@ -189,7 +278,7 @@ def square(
     An image that is misclassified as it is comes back as it is. `start` is a perturbation.
     """
     gate.check_count("queries", queries)
-    f, x, y = inputs(f, x, y, eps=eps, norm=norm)
+    f, x, y = check_inputs(f, x, y, eps=eps, norm=norm)
     if draws is not None:
         draws = jax.tree.map(jnp.asarray, draws)
         short = min(len(a) for a in jax.tree.leaves(draws))

@@ -24,6 +24,7 @@ from l2ljax.commands import evaluate, train
 from l2ljax.commands.comparison_page import page
 from l2ljax.commands.flags import parse, run_main
 from l2ljax.errors import InputError, word
+from l2ljax.evaluation.results import from_bits
 from l2ljax.machine import describe
 from l2ljax.methods import METHODS
 from l2ljax.runs.workdir import write_json
@@ -145,12 +146,11 @@ def _answers(tested: pathlib.Path, which: str, attacks: Sequence[str], images: i
         return False
     found = json.loads(tested.read_text())
     same = found["which"] == which and found["images"] == images
-    return same and {r["attack"] for r in found["results"]} >= set(attacks)
+    return same and set(found["results"]) >= set(attacks)
 
 
 def _robust(run: dict[str, Any], attack: str) -> np.ndarray:
-    results = {r["attack"]: r["robust"] for r in run["evaluation"]["results"]}
-    return np.array([c == "1" for c in results[attack]])
+    return from_bits(run["evaluation"]["results"][attack]["robust"])
 
 
 def _report(runs, methods, seeds, pairs, options) -> dict[str, Any]:

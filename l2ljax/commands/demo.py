@@ -58,12 +58,14 @@ def demo(given: dict[str, Any]) -> int:
 
 
 def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
-    from l2ljax.evaluation.tables import align, interval
+    from l2ljax.evaluation.results import interval
+    from l2ljax.tables import align
 
     first = measured[METHODS[0]]
-    lines = [["method", *(r["attack"] for r in first["results"]), "training"]]
+    lines = [["method", *first["results"], "training"]]
     for method, evaluation in measured.items():
-        shares = [interval(r["accuracy"], evaluation["images"]) for r in evaluation["results"]]
+        n, results = evaluation["images"], evaluation["results"]
+        shares = [interval(r["accuracy"], n) for r in results.values()]
         lines.append([method, *shares, f"{seconds[method]['train']:.1f} s"])
     print(
         f"\n{first['config']['dataset']}, eps = {first['config']['eps']}, "
@@ -78,22 +80,18 @@ def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
 
 def _draw(out: pathlib.Path, measured: dict[str, Any], columns: int) -> list[pathlib.Path]:
     from l2ljax.commands.pictures import figures_or_none
-    from l2ljax.evaluation.accuracy import wilson
     from l2ljax.record import read
-    from l2ljax.runs.sheet import sheet
 
     figures = figures_or_none()
     if figures is None:
         return []
     table = {
-        method: {
-            r["attack"]: (r["accuracy"], *wilson(r["accuracy"], e["images"])) for r in e["results"]
-        }
+        method: {name: (r["accuracy"], *r["interval"]) for name, r in e["results"].items()}
         for method, e in measured.items()
     }
     curves = {method: read(out / method / "metrics.jsonl") for method in METHODS}
     comparison = figures.draw_comparison(out / "comparison.png", curves, table)
-    return [comparison, sheet(out / "grad_l2l", out / "perturbations.png", columns)]
+    return [comparison, figures.draw_sheet(out / "grad_l2l", out / "perturbations.png", columns)]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,19 +16,24 @@ the same command goes on from there.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from l2ljax.commands.flags import run_main
+from l2ljax.attacks import Budget
+from l2ljax.commands.flags import COMPILATION_CACHE, DATA_DIR, PLUGINS, files_of, run_main
+from l2ljax.commands.pictures import figures_or_none
 from l2ljax.errors import InputError
-from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.runs.saved import WHICH
+from l2ljax.machine import prepare
+from l2ljax.runs.evaluation import RunEvaluation, evaluate_run
+from l2ljax.runs.run import WHICH
 from l2ljax.settings import Setting, defaults
+from l2ljax.signals import Interrupted
 
 BUDGET = [
-    Setting("apgd_steps", int, "steps of apgd-ce, apgd-dlr and of apgd-t per target", 100),
-    Setting("fab_steps", int, "steps of fab-t per target", 100),
-    Setting("targets", int, "targets of apgd-t and fab-t; at most the other classes", 9),
-    Setting("square_queries", int, "queries of square", 5000),
+    Setting("apgd_steps", int, "steps of apgd-ce, apgd-dlr and of apgd-t per target", 100, "> 0"),
+    Setting("fab_steps", int, "steps of fab-t per target", 100, "> 0"),
+    Setting("targets", int, "targets of apgd-t and fab-t; at most the other classes", 9, "> 0"),
+    Setting("square_queries", int, "queries of square", 5000, "> 0"),
 ]
 
 LEARNED = [
@@ -38,7 +43,9 @@ LEARNED = [
         "learned: divide the gradient by the image's own maximum, or by a training batch's",
         "per_example_max",
     ),
-    Setting("learned_steps", int, "learned: steps of the inner problem; as it was trained"),
+    Setting(
+        "learned_steps", int, "learned: steps of the inner problem; as it was trained", None, "> 0"
+    ),
 ]
 
 FLAGS = [
@@ -48,8 +55,8 @@ FLAGS = [
     Setting("split", ("test", "val"), "the images that are attacked", "test"),
     Setting("norm", ("linf", "l2"), "the ball of every attack", "linf"),
     Setting("eps", "fraction", "radius on the [0, 1] scale; the training one (l_inf)"),
-    Setting("num_examples", int, "the first so many images; all of them"),
-    Setting("batch_size", int, "images per batch; no result depends on it", 250),
+    Setting("num_examples", int, "the first so many images; all of them", None, "> 0"),
+    Setting("batch_size", int, "images per batch; no result depends on it", 250, "> 0"),
     Setting("seed", int, "seed of the random draws", 0),
     Setting(
         "parallel",
@@ -63,88 +70,55 @@ FLAGS = [
         "masking_report", bool, "every check for gradient masking: a table, surface.png", False
     ),
     Setting("siblings", str, "masking_report: other runs on this data set, joined by commas", ""),
-    Setting("response_epochs", int, "masking_report: epochs of the attacker trained anew", 10),
+    Setting(
+        "response_epochs", int, "masking_report: epochs of the attacker trained anew", 10, "> 0"
+    ),
     Setting(
         "save_adversarials", str, "an npz for the images, their labels and what became of them"
     ),
-    Setting("data_dir", str, "where the data set lies; the user's cache folder"),
+    DATA_DIR,
     Setting("output", str, "the JSON to write; WORKDIR/evaluation.json"),
-    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+    PLUGINS,
+    COMPILATION_CACHE,
 ]
 
 
 def evaluate(given: dict[str, Any]) -> int:
-    """Restore, attack, print, write."""
+    """Evaluate the run, draw, and say where it is written."""
     options = defaults(FLAGS) | given
     if not options["workdir"]:
         raise InputError("--workdir=FOLDER of a run is needed")
-    counts = ("batch_size", "num_examples", "response_epochs", *(flag.name for flag in BUDGET))
-    for name in counts:
-        if options[name] is not None and options[name] <= 0:
-            raise InputError(f"--{name}={options[name]} must be positive")
-    prepare(options["compilation_cache"])
-    from l2ljax.attacks import Budget
-    from l2ljax.evaluation.suite import after_warnings, measure, warnings
-    from l2ljax.evaluation.tables import show_results
-    from l2ljax.evaluation.unfinished import Unfinished
-    from l2ljax.parallel import beside
-    from l2ljax.runs.evaluation import (
-        as_json,
-        look_for_masking,
-        open_evaluation,
-        save_images,
-        trace_curves,
-    )
-    from l2ljax.runs.workdir import write_json
-    from l2ljax.signals import Interrupted
-
-    budget = Budget(**{flag.name: options[flag.name] for flag in BUDGET})
-    data_dir = options["data_dir"] or str(cache_folder("data"))
-    e = open_evaluation(options, budget, data_dir)
-    print(
-        f"{options['workdir']}: {e.saved.config['method']} on {e.saved.config['dataset']}, "
-        f"{options['which']} (step {e.saved.step}), {len(e.x)} {options['split']} images, "
-        f"{options['norm']} ball of eps = {e.text}",
-        flush=True,
-    )
-    for line in warnings(e.f, e.x, e.y, e.attacks, options["batch_size"]):
-        print(f"warning: {line}", file=sys.stderr)
-    unfinished = Unfinished(e.output.with_suffix(".unfinished"), e.identity())
+    prepare(options.pop("compilation_cache"))
+    options["budget"] = Budget(**{flag.name: options.pop(flag.name) for flag in BUDGET})
+    options["plugins"] = files_of(options)
+    options["siblings"] = [name for name in options["siblings"].split(",") if name]
+    options["masking"] = options.pop("masking_report")
     try:
-        results = measure(
-            e.f,
-            e.x,
-            e.y,
-            e.attacks,
-            eps=e.eps,
-            norm=options["norm"],
-            batch_size=options["batch_size"],
-            layout=beside(options["parallel"]),
-            seed=options["seed"],
-            keep=bool(options["save_adversarials"]),
-            unfinished=unfinished,
-        )
+        found = evaluate_run(**options, progress=True, say=partial(print, flush=True))
     except Interrupted as stop:
         print(f"{stop}; the same command goes on from there", file=sys.stderr)
         return stop.exit_code
-    print(show_results(results, e.eps, e.text, options["norm"]))
-    for line in after_warnings(results):
-        print(f"warning: {line}", file=sys.stderr)
-    written = as_json(e, results)
-    if options["curves"]:
-        written["curves"] = trace_curves(e)
-    if options["masking_report"]:
-        written["masking"] = look_for_masking(e, results, data_dir)
-    written["made_with"] = describe()
-    write_json(e.output, written)
-    print(
-        f"{written['made_with']['device']}, jax {written['made_with']['jax']}; "
-        f"written to {e.output}"
-    )
-    if options["save_adversarials"]:
-        print(f"adversarial images in {save_images(e, results)}")
-    unfinished.remove()
+    if found.curves or found.masking:
+        _draw(found)
+    made = found.written["made_with"]
+    print(f"{made['device']}, jax {made['jax']}; written to {found.output}")
     return 0
+
+
+def _draw(found: RunEvaluation) -> None:
+    figures = figures_or_none()
+    if figures is None:
+        return
+    config, eps = found.run.config, found.evaluation.eps
+    method, run = config["method"], f"{config['method']} on {config['dataset']}"
+    if found.curves:
+        path = found.output.with_name("robustness.png")
+        print(f"drew {figures.draw_robustness(path, {method: found.curves}, run)}")
+    if found.masking:
+        path, title = found.output.with_name("surface.png"), f"The loss around test images: {run}"
+        surface, labels = found.masking.surface(), found.masking.subject.y
+        names = [found.run.game.data.class_names[int(y)] for y in labels[: len(surface.loss)]]
+        print(f"drew {figures.draw_surfaces(path, {'': surface}, title, eps=eps, names=names)}")
 
 
 def main(argv: Sequence[str]) -> int:

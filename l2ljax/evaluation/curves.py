@@ -1,14 +1,14 @@
 """Accuracy against eps and against the number of PGM steps (the paper's Figures 3 and 4).
 
-    found = curves(jax.random.key(0), f, x, y, eps=8 / 255, batch_size=250)
+    found = trace_curves(jax.random.key(0), f, x, y, eps=8 / 255, batch_size=250)
     figures.draw_robustness(path, {"grad_l2l": found}, "grad_l2l on cifar10")
 
 Against eps: FGSM and PGM-100 as evaluate.py runs them, from 0 to twice the radius. Against steps:
 PGM from zero with ONE step size for every T, that of pgm10 (eps/3, the paper's 0.01 at 0.03): T
 alone changes, the image after T steps lies on the way to the one after more, and the point at 10 is
-evaluate.py's pgm10. The one surprising thing: above T = 10 evaluate.py's pgmT shrinks its step
-(2.5 eps/T), which would mix two causes here; so its pgm100 is not the last point of this curve but
-the point at `eps` of the other, and the picture shows it beside this one too.
+evaluate.py's pgm10. Above T = 10 evaluate.py's pgmT shrinks its step (2.5 eps/T), which would mix
+two causes here; so its pgm100 is not the last point of this curve but the point at `eps` of the
+other, and the picture shows it beside this one too.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,8 @@ import numpy as np
 from l2ljax import gate
 from l2ljax.attacks import checks, parse, pgd
 from l2ljax.attacks.cascade import Run, cascade
-from l2ljax.attacks.entrance import dataset
+from l2ljax.attacks.entrance import check_dataset
+from l2ljax.evaluation.results import as_bits
 from l2ljax.types import Array
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -38,7 +39,7 @@ OnPoint = Callable[[int, int], None]
 """(points done, points in all), called after every point."""
 
 
-def curves(
+def trace_curves(
     rng: Array,
     f: Callable[[Array], Array],
     x: np.ndarray,
@@ -56,7 +57,7 @@ def curves(
     `warnings` has the lines that make a point doubtful, each once.
     """
     gate.check_eps(eps, norm)
-    x, y, classes = dataset(f, x, y, batch_size=batch_size)
+    x, y, classes = check_dataset(f, x, y, batch_size=batch_size)
     radii = sorted({r * eps if norm == "l2" else min(r * eps, 1.0) for r in ratios})
     total = len(radii) * len(ATTACKS) + len(steps)
     batch_size, done, warnings = min(batch_size, len(x)), 0, {}
@@ -67,12 +68,11 @@ def curves(
         how = {"eps": radius or eps, "norm": norm, "batch_size": batch_size}
         state = cascade(rng, f, x, y, played, **how)
         robust = state.robust
-        warnings.update(dict.fromkeys(checks.after(state)))
+        warnings.update(dict.fromkeys(checks.warnings_after(state)))
         done += 1
         if progress is not None:
             progress(done, total)
-        bits = "".join("1" if stood else "0" for stood in robust)
-        return {"accuracy": float(robust.mean()), "robust": bits}
+        return {"accuracy": float(robust.mean()), "robust": as_bits(robust)}
 
     against_eps = {}
     for name in ATTACKS:

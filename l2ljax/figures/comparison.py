@@ -1,15 +1,29 @@
-"""Several runs side by side: robust accuracy against training time, and the test accuracies."""
+"""Several side by side: runs, who withstands whose images, inner optimisers."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from l2ljax.evaluation.results import wilson
+from l2ljax.evaluation.transfer import OWN
 from l2ljax.figures.style import (
     BLACK,
+    BLUE,
     CYCLE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
     Line,
     draw_line,
     new_figure,
@@ -81,3 +95,131 @@ def _bars(axes: Axes, table: Mapping[str, Mapping[str, tuple]], colours: dict) -
     percent(axes, "accuracy")
     axes.set_ylim(0, 1.08)
     axes.set_title("Test set, by attack, with 95 % intervals")
+
+
+SHADES = LinearSegmentedColormap.from_list(
+    "robust", [(0, "#FFFFFF"), (0.5, "#9CC9E4"), (0.82, BLUE), (1, "#003F63")]
+)
+"""White: no image stands; dark blue: all of them do."""
+
+GAP, CELL = 0.25, (1.12, 0.62)
+"""Between the matrix and what stands beside it, in cells; inches of a cell."""
+
+LETTER, HEADLINE, PAGE = 0.085, 0.108, 20.0
+"""Inches of a letter of a name and of the headline, and of as wide a page as panels fill."""
+
+DARK = 0.72
+"""The share above which a cell is dark enough for white letters."""
+
+
+@styled
+def draw_transfer(path: pathlib.Path, report: dict[str, Any]) -> pathlib.Path:
+    """One panel per attack, drawn from what transfer.py writes as JSON.
+
+    Rows are targets, columns surrogates; clean accuracies at the left, each surrogate's own
+    white-box accuracy below its column; white-box cells have a frame.
+    """
+    attacks = list(dict.fromkeys((r["attack"], r["eps"]) for r in report["results"]))
+    targets, surrogates = report["targets"], report["surrogates"]
+    title = (
+        f"{report['dataset']}, {report['images']} {report['split']} images: columns were attacked, "
+        "rows classify"
+    )
+    slant = 0.5 * LETTER * max(map(len, surrogates))
+    margin = LETTER * max(map(len, [*targets, OWN])) + slant
+    width = margin + CELL[0] * (len(surrogates) + 1 + GAP)
+    height = 0.9 + slant + CELL[1] * (len(targets) + 1 + GAP)
+    across = max(1, min(len(attacks), int(PAGE / width)))
+    down = math.ceil(len(attacks) / across)
+    least = 0.3 + HEADLINE * len(title)
+    figure = new_figure(max(across * width + 1.0, least), down * height + 0.6, title)
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes, attack in zip(panels.flat, attacks, strict=False):
+        _matrix(axes, report, *attack)
+    for axes in panels.flat[len(attacks) :]:
+        axes.remove()
+    scale = ScalarMappable(Normalize(0, 1), SHADES)
+    bar = figure.colorbar(scale, ax=[*figure.axes], fraction=0.03, pad=0.02, aspect=25)
+    bar.set_label("right before and after the attack")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    bar.outline.set_visible(False)
+    return save(figure, path)
+
+
+def _matrix(axes: Axes, report: dict[str, Any], attack: str, eps: str) -> None:
+    targets, surrogates, images = report["targets"], report["surrogates"], report["images"]
+    cells = {(r["target"], r["surrogate"]): r for r in report["results"] if r["attack"] == attack}
+    last = len(targets) + GAP
+    for i, target in enumerate(targets):
+        _cell(axes, -1 - GAP, i, report["nets"][target]["accuracy"], images)
+        for j, surrogate in enumerate(surrogates):
+            found = cells[target, surrogate]
+            _cell(axes, j, i, found["accuracy"], images, framed=found["white_box"])
+    for j, surrogate in enumerate(surrogates):
+        _cell(axes, j, last, cells[surrogate, surrogate]["accuracy"], images, framed=True)
+    axes.set(xlim=(-1.5 - GAP, len(surrogates) - 0.5), ylim=(last + 0.5, -0.5))
+    axes.set_xticks([-1 - GAP, *range(len(surrogates))], ["clean", *surrogates])
+    axes.set_yticks([*range(len(targets)), last], [*targets, OWN])
+    slanted = max(map(len, surrogates)) > 12
+    how = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    for label in axes.get_xticklabels():
+        label.set(**how)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    axes.set_title(f"{attack}, ε = {eps}", pad=10)
+    axes.set_xlabel("framed: white-box", color=RED)
+
+
+def _cell(
+    axes: Axes, x: float, y: float, share: float, images: int, *, framed: bool = False
+) -> None:
+    """One accuracy and, smaller, its 95 % Wilson interval."""
+    edge = {"ec": RED, "lw": 2.2, "zorder": 3} if framed else {"ec": GREY, "lw": 0.5}
+    half = 0.46 if framed else 0.5
+    axes.add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fc=SHADES(share), **edge))
+    colour, (low, high) = "white" if share > DARK else BLACK, wilson(share, images)
+    place = {"ha": "center", "va": "center", "color": colour, "zorder": 4}
+    axes.text(x, y - 0.13, f"{100 * share:.1f}", fontsize=11, fontweight="bold", **place)
+    axes.text(x, y + 0.24, f"{100 * low:.0f} – {100 * high:.0f}", fontsize=8, **place)
+
+
+LEARNED = (RED, PURPLE, ORANGE, BLACK)
+HAND_MADE = (BLUE, GREEN, SKY, GREY)
+"""Colours: those whose phi is learned are warm and solid, the others cool and dashed."""
+
+
+@styled
+def draw_inner_optimisers(path: pathlib.Path, report: Mapping[str, Any]) -> pathlib.Path:
+    """Both panels from what benchmarks/inner_optimisers.py writes as JSON."""
+    title = f"Inner optimisers on {report['dataset']}, {report['images']} test images"
+    figure = new_figure(12.5, 5.2, title)
+    left, right = figure.subplots(1, 2)
+    hand_made = [name for name in report["players"] if name not in report["gaps"]]
+    colours = dict(zip(report["gaps"], LEARNED * 9, strict=False))
+    colours |= dict(zip(hand_made, HAND_MADE * 9, strict=False))
+    for name, player in report["players"].items():
+        how = {"color": colours[name], "marker": "o", "markersize": 4, "label": name}
+        mean, sd = np.array(player["mean"]), np.array(player["sd"])
+        steps = np.arange(1, len(mean) + 1)
+        left.fill_between(steps, mean - sd, mean + sd, color=how["color"], alpha=0.2, linewidth=0)
+        left.plot(steps, mean, **how | ({"linestyle": "--"} if name in hand_made else {}))
+    left.set_title("Mean loss, on nets that φ was not trained on")
+    left.set_ylabel("cross-entropy (nats)")
+    for name, gaps in report["gaps"].items():
+        low, gap, high = (np.array([g[key] for g in gaps]) for key in ("low", "gap", "high"))
+        steps = [g["steps"] for g in gaps]
+        right.fill_between(steps, low, high, color=colours[name], alpha=0.2, linewidth=0)
+        right.plot(steps, gap, color=colours[name], marker="o", markersize=4)
+    right.axhline(0, color=GREY, linestyle=":", linewidth=1.4)
+    right.set_title("Ahead of the rival that is best at that T, with 95 % intervals")
+    right.set_ylabel("difference (nats)")
+    for axes in (left, right):
+        _gradients(axes)
+    figure.legend(loc="outside lower center", ncols=min(len(report["players"]), 4))
+    return save(figure, path)
+
+
+def _gradients(axes: Axes) -> None:
+    axes.set_xlabel("gradients T")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

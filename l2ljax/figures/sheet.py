@@ -1,5 +1,7 @@
 """The sheet of perturbations (the paper's Figure 5): what each attack adds, and what comes of it.
 
+    draw_sheet(pathlib.Path("runs/a"), pathlib.Path("sheet.png"), columns=8)    # of a run
+
 Laid out in inches: an automatic layout of seventy small axes is slow and does not line them up.
 """
 
@@ -7,10 +9,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from l2ljax.attacks import fgsm, pgd
+from l2ljax.ball import scale
+from l2ljax.bilevel import evaluating
+from l2ljax.evaluation.results import radius_text
 from l2ljax.figures.style import BLACK, GREEN, GREY, RED, TITLE, save, styled
+from l2ljax.runs.run import load_data, load_run
 
 CELL, GAP, LEFT, TOP, CAPTION, BETWEEN, EDGE = 0.92, 0.1, 1.5, 0.9, 0.24, 0.14, 0.14
 """Inches: an image, the space beside it, the column of names, the title, a caption, and so on."""
@@ -19,6 +28,46 @@ LEGEND = (
     "Above: the true class. Below an image: what the classifier says, green if right and "
     "✗ in red if wrong.\nδ is amplified: grey is no change, white +ε, black −ε; ε = {}."
 )
+
+
+def draw_sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Path:
+    """The first test images of a run's best checkpoint under FGSM, PGM-10 and its own attacker."""
+    run = load_run(workdir, "best")
+    data, game = load_data(run.config, None), run.game
+    state, eps, f = run.state, game.eps, run.classifier
+    x, y = scale(jnp.asarray(data.x_test[:columns])), jnp.asarray(data.y_test[:columns])
+    key = jax.random.key(0)
+
+    seen = evaluating(game.apply, run.theta_stats)
+    ell = game.method.attack_loss(seen, run.theta, run.theta_stats, x, y)
+    own = game.method.solver.solve(
+        jax.random.split(key, len(x)),
+        run.theta,
+        state.phi,
+        state.phi_stats,
+        ell,
+        x,
+        y,
+        eps=eps,
+        train=False,
+    )
+    strength = {"eps": eps, "steps": 10, "step_size": eps / 3, "start": "zero", "loss": "ce"}
+    rows = {
+        "FGSM": fgsm(key, f, x, y, eps=eps) - x,
+        "PGM-10": pgd(key, f, x, y, **strength) - x,
+        f"{run.config['method']} attacker": own.delta,
+    }
+    predictions = {name: np.asarray(f(x + delta).argmax(-1)) for name, delta in rows.items()}
+    predictions["clean"] = np.asarray(f(x).argmax(-1))
+    return draw_perturbations(
+        path,
+        np.asarray(x),
+        {name: np.asarray(delta) for name, delta in rows.items()},
+        np.asarray(y),
+        predictions,
+        eps=eps,
+        class_names=data.class_names,
+    )
 
 
 @styled
@@ -41,7 +90,7 @@ def draw_perturbations(
     page.write(
         EDGE, EDGE, "What each attack adds to an image, and what comes of it", va="top", **TITLE
     )
-    page.write(EDGE, EDGE + 0.3, LEGEND.format(radius(eps)), va="top")
+    page.write(EDGE, EDGE + 0.3, LEGEND.format(radius_text(eps)), va="top")
     for i, label in enumerate(y):
         page.caption(i, TOP + CAPTION / 2, class_names[int(label)])
     top = page.images(TOP + CAPTION, "clean image", x)
@@ -51,13 +100,6 @@ def draw_perturbations(
         top = page.images(top + GAP, "attacked\nimage", x + delta)
         top = _verdicts(page, top, predictions.get(attack), y, class_names)
     return save(page.figure, path)
-
-
-def radius(eps: float) -> str:
-    """0.2 as `0.2`, 8/255 as `8/255`."""
-    whole = round(255 * eps)
-    fraction = abs(eps - round(eps, 3)) > 1e-6 and abs(255 * eps - whole) < 1e-3
-    return f"{whole}/255" if fraction else f"{eps:.3g}"
 
 
 def column(i: int) -> float:

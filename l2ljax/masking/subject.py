@@ -1,4 +1,4 @@
-"""A classifier and the images it is judged on, with the attacks that several checks share."""
+"""A classifier and the images it is examined on, with the attacks that several checks share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -13,13 +13,13 @@ from l2ljax import gate
 from l2ljax.attacks import checks
 from l2ljax.attacks.autoattack import OFFICIAL, Budget
 from l2ljax.attacks.cascade import CLEAN, STANDS, Run, batches, cascade, start
-from l2ljax.attacks.entrance import ask, classes_of, dataset
+from l2ljax.attacks.entrance import check_dataset, classes_of, compiled_logits
 from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.specs import parse
 from l2ljax.ball import per_image, scale
 from l2ljax.types import Array
 
-Play = Callable[..., Array]
+PlayAttack = Callable[..., Array]
 """An attack as a cascade plays it: (rng, f, x, y, *, eps, norm) -> x_adv."""
 
 
@@ -51,7 +51,7 @@ class Subject(NamedTuple):
         """Which images stand after every one of the attacks."""
         return np.logical_and.reduce([self.stood(name) for name in attacks])
 
-    def after(self, play: Play, rows: np.ndarray) -> np.ndarray:
+    def after(self, play: PlayAttack, rows: np.ndarray) -> np.ndarray:
         """Which of the images `rows`, a mask of right ones, stand after `play`."""
         return _play(self, [Run("play", play)], rows)
 
@@ -77,11 +77,11 @@ def _play(s: Subject, runs: Sequence[Run], rows: np.ndarray) -> np.ndarray:
     settings = {"eps": s.eps, "norm": "linf", "batch_size": s.batch_size, "state": state}
     state = cascade(s.rng, s.f, s.x, s.y, runs, **settings)
     # Gradients that are NaN have a check of their own.
-    checks.tell(checks.after(state._replace(nan_gradient=None)))
+    checks.warn(checks.warnings_after(state._replace(nan_gradient=None)))
     return state.robust
 
 
-def subject(
+def make_subject(
     rng: Array,
     f: Callable[[Array], Array],
     x: np.ndarray,
@@ -98,7 +98,7 @@ def subject(
     were made before, by name.
     """
     gate.check_eps(eps)
-    x, y, _ = dataset(f, x, y, batch_size=batch_size)
+    x, y, _ = check_dataset(f, x, y, batch_size=batch_size)
     given = {name: np.asarray(flags, bool) for name, flags in (known or {}).items()}
 
     @cache
@@ -123,4 +123,4 @@ def _right(f, x, y):
 @jax.jit
 def outputs(f: Callable[[Array], Array], x: Array, y: Array | None = None) -> Array:
     """f(x), as `Subject.each` asks for it."""
-    return ask(f, x)
+    return compiled_logits(f, x)

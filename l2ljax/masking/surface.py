@@ -44,7 +44,7 @@ def _plane(f, x, y, keys, eps, ticks):
     return jnp.stack(jax.lax.map(at, (a, b)), -1).transpose(1, 0, 2)
 
 
-def surface(s: Subject, *, reach: float, points: int) -> Surface:
+def loss_surface(s: Subject, *, reach: float, points: int) -> Surface:
     """Values at points x points places, from -reach eps to reach eps both ways, cut to the box."""
     gate.check_positive("reach", reach)
     gate.check_count("points", points)

@@ -1,197 +1,198 @@
-"""What evaluate.py evaluates: a run, its images, its attacks; and what it writes of the results."""
+"""The evaluation of a run: its checkpoint, its images, its attacks, and evaluation.json.
 
-import hashlib
+    found = evaluate_run("runs/a", attacks="clean,pgm10,autoattack")
+    print(found.evaluation)
+    found.written["results"]["pgm10"]["accuracy"]
+
+An evaluation that is interrupted leaves its state beside the file it was to write, and the same
+call goes on from there.
+"""
+
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from l2ljax.attacks import Attack, Budget, parse_all
-from l2ljax.checkpoint import fingerprint
-from l2ljax.commands.pictures import figures_or_none
+from l2ljax.attacks.autoattack import OFFICIAL, Budget
+from l2ljax.attacks.specs import Attacks, parse_all
 from l2ljax.errors import InputError
-from l2ljax.evaluation.accuracy import Result
-from l2ljax.evaluation.curves import curves
-from l2ljax.evaluation.suite import PARTS
-from l2ljax.evaluation.tables import attack_eps
+from l2ljax.evaluation.accuracy import evaluate
+from l2ljax.evaluation.curves import trace_curves
+from l2ljax.evaluation.results import Evaluation
+from l2ljax.evaluation.resume import BAR_PARTS
+from l2ljax.gate import check_count
+from l2ljax.machine import describe
+from l2ljax.plugins import Plugins, split
 from l2ljax.progress import Progress
-from l2ljax.runs import settings as configuration
-from l2ljax.runs.learned import finder
-from l2ljax.runs.masking import masking_report
-from l2ljax.runs.saved import Saved, images_of, open_run, restore
-from l2ljax.runs.workdir import check_output
+from l2ljax.runs import config as configuration
+from l2ljax.runs.attacker import attacker_finder
+from l2ljax.runs.masking import MaskingReport, masking_report
+from l2ljax.runs.run import Run, images_of, load_data, load_run
+from l2ljax.runs.workdir import check_output, write_json
 from l2ljax.settings import check_eps
 
 
-class Evaluation(NamedTuple):
-    """A classifier in eval mode and float32, the images it is attacked on, and how.
+class RunEvaluation(NamedTuple):
+    """What was found of a run; `written` is what evaluation.json, at `output`, holds."""
 
-    eps is there as it was given too.
-    """
-
-    options: dict[str, Any]
-    saved: Saved
-    f: Callable
-    x: np.ndarray
-    y: np.ndarray
-    attacks: list[Attack]
-    budget: Budget
-    eps: float
-    text: str
+    run: Run
+    evaluation: Evaluation
+    curves: dict[str, Any] | None
+    masking: MaskingReport | None
+    written: dict[str, Any]
     output: pathlib.Path
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides the results, for the file of an unfinished evaluation."""
-        images = np.ascontiguousarray(self.x).tobytes() + self.y.tobytes()
-        names = ("attacks", "split", "norm", "seed", "learned_scaling", "learned_steps")
-        return {
-            "images": hashlib.sha256(images).hexdigest()[:16],
-            "theta": fingerprint((self.saved.theta, self.saved.theta_stats))[:16],
-            "eps": self.eps,
-            "keep": bool(self.options["save_adversarials"]),
-            **{name: self.options[name] for name in names},
-            **self.budget._asdict(),
-        }
 
+def evaluate_run(
+    workdir: str | pathlib.Path,
+    *,
+    attacks: Attacks = "clean,fgsm,pgm10,pgm100x5",
+    which: str = "best",
+    split: str = "test",
+    norm: str = "linf",
+    eps: str | float | None = None,
+    num_examples: int | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    parallel: str | None = None,
+    budget: Budget = OFFICIAL,
+    learned_scaling: str = "per_example_max",
+    learned_steps: int | None = None,
+    plugins: Plugins | Iterable[str | pathlib.Path] = (),
+    curves: bool = False,
+    masking: bool = False,
+    siblings: Sequence[str] = (),
+    response_epochs: int = 10,
+    save_adversarials: str | None = None,
+    data_dir: str | None = None,
+    output: str | pathlib.Path | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> RunEvaluation:
+    """Attack a checkpoint of a run in eval mode and float32, and write what came out.
 
-def open_evaluation(options: dict[str, Any], budget: Budget, data_dir: str) -> Evaluation:
-    """Restore the run and parse the attacks; whatever is wrong with the flags is said here."""
-    attacks = _attacks(options, budget, data_dir)
-    workdir, norm = pathlib.Path(options["workdir"]), options["norm"]
-    config, data, game = open_run(workdir, data_dir)
-    if norm != "linf" and options["eps"] is None:
-        raise InputError(f"--norm={norm} needs --eps: the run trained in the l_inf ball")
-    if norm != "linf" and options["masking_report"]:
-        raise InputError(f"--masking_report looks at the l_inf ball, not at --norm={norm}")
-    for sibling in siblings(options):
-        configuration.read(sibling)  # one that is no run is refused before anything is attacked
-    output = pathlib.Path(options["output"] or workdir / "evaluation.json")
-    check_output("output", output)
-    if options["save_adversarials"]:
-        check_output("save_adversarials", pathlib.Path(options["save_adversarials"]))
-    text = options["eps"] or config["eps"]
-    saved = restore(workdir, options["which"], config, data, game)
-    weights = saved.theta, saved.theta_stats
-    x, y = images_of(data, options["split"])
-    n = options["num_examples"] or len(x)
-    return Evaluation(
-        options,
-        saved,
-        game.frozen(*weights),
-        x[:n],
-        y[:n],
-        attacks,
-        budget,
-        check_eps(text, norm),
-        text,
-        output,
+    eps is the run's own unless it is given. plugins: files of one's own, of the run and of attacks
+    that are named `FILE.py:NAME`. curves: accuracy against eps and against steps. masking: every
+    check for gradient masking, with `siblings` the workdirs of other runs on the data set.
+    save_adversarials: an npz for the images, their labels and what became of them. `progress` draws bars and prints warnings
+    on the standard error; `say` is told what is evaluated and each table when it is there.
+    """
+    files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
+    find = attacker_finder(
+        scaling=learned_scaling, steps=learned_steps, data_dir=data_dir, plugins=files
     )
+    listed = parse_all(attacks, budget=budget, learned=find, extra=own_attacks(attacks, files))
+    for attack in listed:
+        attack.check_norm(norm)
+    workdir = pathlib.Path(workdir)
+    config = configuration.read(workdir, files)
+    if norm != "linf" and eps is None:
+        raise InputError(f"--norm={norm} needs --eps: the run trained in the l_inf ball")
+    if norm != "linf" and masking:
+        raise InputError(f"--masking_report looks at the l_inf ball, not at --norm={norm}")
+    for sibling in siblings:
+        configuration.read(
+            sibling, files
+        )  # one that is no run is refused before anything is attacked
+    output = pathlib.Path(output or workdir / "evaluation.json")
+    check_output("output", output)
+    if save_adversarials:
+        check_output("save_adversarials", pathlib.Path(save_adversarials))
+    if num_examples is not None:
+        check_count("num_examples", num_examples)
+    text = str(eps or config["eps"])
+    radius = check_eps(text, norm)
+    run = load_run(workdir, which, plugins=files)
+    data = load_data(config, data_dir)
+    x, y = (array[: num_examples or len(array)] for array in images_of(data, split))
+    say(
+        f"{workdir}: {config['method']} on {config['dataset']}, {which} (step {run.step}), "
+        f"{len(x)} {split} images, {norm} ball of eps = {text}"
+    )
+    f = run.classifier
+    state_file = output.with_suffix(".unfinished")
+    evaluation = evaluate(
+        f,
+        x,
+        y,
+        eps=radius,
+        attacks=listed,
+        norm=norm,
+        batch_size=batch_size,
+        seed=seed,
+        budget=budget,
+        keep_images=bool(save_adversarials),
+        parallel=parallel,
+        progress=progress,
+        state_file=state_file,
+        identity={"learned_scaling": learned_scaling, "learned_steps": learned_steps},
+    )._replace(eps_text=text)
+    say(str(evaluation))
+    written = {
+        **{"workdir": str(workdir), "which": which, "step": run.step, "split": split},
+        **{"seed": seed, "budget": budget._asdict(), "config": config},
+        **evaluation.as_json(),
+    }
+    traced = report = None
+    how = {"eps": radius, "batch_size": batch_size}
+    if curves:
+        traced = written["curves"] = _trace(f, x, y, seed, norm=norm, progress=progress, **how)
+    if masking:
+        report = masking_report(
+            run,
+            x,
+            y,
+            seed=seed,
+            response_epochs=response_epochs,
+            siblings=siblings,
+            plugins=files,
+            budget=budget,
+            known={result.attack: result.robust for result in evaluation.results},
+            on_check=_say_check if progress else None,
+            **how,
+        )
+        say(str(report))
+        written["masking"] = report.as_json()
+    written["made_with"] = describe()
+    write_json(output, written)
+    if save_adversarials:
+        say(f"adversarial images in {_save_images(save_adversarials, x, y, evaluation)}")
+    state_file.unlink(missing_ok=True)
+    return RunEvaluation(run, evaluation, traced, report, written, output)
 
 
-def siblings(options: dict[str, Any]) -> list[str]:
-    """The workdirs of the runs that attack this one in the masking report."""
-    return [name for name in options["siblings"].split(",") if name]
+def own_attacks(attacks: Attacks, plugins: Plugins) -> dict[str, Callable]:
+    """The attacks of the user's own files that a text names, by what it calls them."""
+    parts = attacks.replace("+", ",").split(",") if isinstance(attacks, str) else attacks
+    return {part: plugins.find("attack", part, {}) for part in parts if split(part)}
 
 
-def _attacks(options: dict[str, Any], budget: Budget, data_dir: str) -> list[Attack]:
-    try:
-        attacks = parse_all(options["attacks"], budget=budget, learned=finder(options, data_dir))
-        for attack in attacks:
-            attack.check_norm(options["norm"])
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    names = [attack.name for attack in attacks]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise InputError(f"--attacks names {sorted(twice)[0]!r} twice")
-    return attacks
-
-
-def trace_curves(e: Evaluation) -> dict[str, Any]:
-    """Accuracy against eps and against steps, and the picture of both."""
-    with Progress(PARTS, label="curves", unit=None) as bar:
-        found = curves(
-            jax.random.key(e.options["seed"]),
-            e.f,
-            e.x,
-            e.y,
-            eps=e.eps,
-            norm=e.options["norm"],
-            batch_size=e.options["batch_size"],
-            progress=lambda done, total: bar.update(PARTS * done // total),
+def _trace(f, x, y, seed: int, *, progress: bool, **how: Any) -> dict[str, Any]:
+    key = jax.random.key(seed)
+    if not progress:
+        return trace_curves(key, f, x, y, **how)
+    with Progress(BAR_PARTS, label="curves", unit=None) as bar:
+        found = trace_curves(
+            key, f, x, y, progress=lambda n, total: bar.update(BAR_PARTS * n // total), **how
         )
     for line in found["warnings"]:
         print(f"warning: curves: {line}", file=sys.stderr)
-    figures = figures_or_none()
-    if figures is not None:
-        config, path = e.saved.config, e.output.with_name("robustness.png")
-        name, title = config["method"], f"{config['method']} on {config['dataset']}"
-        print(f"drew {figures.draw_robustness(path, {name: found}, title)}")
     return found
 
 
-def look_for_masking(e: Evaluation, results: Sequence[Result], data_dir: str) -> dict[str, Any]:
-    """Every masking check; what the attacks have shown already is not measured again."""
-    return masking_report(
-        e.saved,
-        e.x,
-        e.y,
-        eps=e.eps,
-        batch_size=e.options["batch_size"],
-        seed=e.options["seed"],
-        response_epochs=e.options["response_epochs"],
-        siblings=siblings(e.options),
-        data_dir=data_dir,
-        budget=e.budget,
-        known={result.attack: result.robust for result in results},
-        picture=e.output.with_name("surface.png"),
-    )
+def _say_check(check: Any) -> None:
+    print(f"masking: {check.name}: {check.verdict}; {check.why}", file=sys.stderr, flush=True)
 
 
-def as_json(e: Evaluation, results: Sequence[Result]) -> dict[str, Any]:
-    """What was evaluated and what came out, per-image results included."""
-    options = e.options
-    return {
-        **{name: options[name] for name in ("workdir", "which", "split", "seed", "norm")},
-        "step": e.saved.step,
-        "images": len(e.x),
-        "budget": e.budget._asdict(),
-        "config": e.saved.config,
-        "results": [_record(result, e) for result in results],
-    }
-
-
-def _record(result: Result, e: Evaluation) -> dict[str, Any]:
-    state = result.state
-    assert state is not None
-    return {
-        "attack": result.attack,
-        "eps": attack_eps(result.eps, e.eps, e.text),
-        "accuracy": result.accuracy,
-        "upper_bound_of": result.bounds,
-        "seconds": result.seconds,
-        "after": [step._asdict() for step in result.after],
-        "largest_perturbation": state.largest,
-        "pixels": [state.low, state.high] if state.largest else None,
-        "refused": state.refused,
-        "nan_logits": state.nan_logits,
-        "nan_gradient": state.nan_gradient,
-        "warnings": list(result.warnings),
-        "robust": "".join("1" if stood else "0" for stood in result.robust),
-    }
-
-
-def save_images(e: Evaluation, results: Sequence[Result]) -> pathlib.Path:
+def _save_images(name: str, x: np.ndarray, y: np.ndarray, evaluation: Evaluation) -> pathlib.Path:
     """The images, their labels, and for each attack its images and which of them stood."""
-    name = e.options["save_adversarials"]
     path = pathlib.Path(name if name.endswith(".npz") else f"{name}.npz")
-    arrays: dict[str, Any] = {"x": e.x, "y": e.y}
-    for result in results:
-        assert result.state is not None
-        arrays[f"{result.attack}/x_adv"] = result.state.x_adv
+    arrays: dict[str, Any] = {"x": x, "y": y}
+    for result in evaluation.results:
+        arrays[f"{result.attack}/x_adv"] = result.x_adv
         arrays[f"{result.attack}/robust"] = result.robust
     np.savez(path, **arrays)
     return path

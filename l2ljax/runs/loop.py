@@ -23,7 +23,6 @@ import numpy as np
 
 from l2ljax.checkpoint import Checkpoints, Kind
 from l2ljax.errors import InputError
-from l2ljax.evaluation.tables import brief
 from l2ljax.parallel import agree, agree_on, largest, leads
 from l2ljax.profiler import Profiler
 from l2ljax.progress import Progress
@@ -33,7 +32,7 @@ from l2ljax.runs.game import Game
 from l2ljax.runs.memory import CheckpointsInMemory, RecordInMemory
 from l2ljax.runs.options import Callback, EpochEnd, Options
 from l2ljax.runs.overfitting import MOST_ROLLBACKS, overfitted, warning
-from l2ljax.runs.validation import Validation
+from l2ljax.runs.validation import Validation, brief
 from l2ljax.runs.workdir import lock
 from l2ljax.signals import Interrupted, Stop
 from l2ljax.types import State

@@ -83,7 +83,7 @@ class Run:
     @property
     def attacker(self) -> Callable[..., Array]:
         """phi as an attack on any model: (rng, f, x, y, *, eps) -> x_adv."""
-        from l2ljax.runs.learned import attack_of
+        from l2ljax.runs.attacker import attack_of
 
         return attack_of(self)
 

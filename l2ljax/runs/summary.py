@@ -14,7 +14,7 @@ import jax
 from l2ljax.attacks import Attack, parse
 from l2ljax.checkpoint import fingerprint
 from l2ljax.evaluation.accuracy import evaluate, robust
-from l2ljax.evaluation.tables import attack_eps, table
+from l2ljax.evaluation.results import accuracy_table
 from l2ljax.machine import describe
 from l2ljax.progress import duration
 from l2ljax.runs.game import Game
@@ -49,22 +49,19 @@ def summarise(
             checks[which] = spot_check(run, select_check, eval_batch)
         if not len(data.x_test):
             continue
-        results = evaluate(
-            jax.random.key(0),
-            game.frozen(*game.layout.whole((run.theta, run.theta_stats))),
+        found = evaluate(
+            run.classifier,
             data.x_test,
             data.y_test,
-            attacks,
             eps=game.eps,
-            batch_size=game.layout.full(min(eval_batch, len(data.x_test))),
-            share=game.layout.share,
+            attacks=attacks,
+            batch_size=eval_batch,
+            parallel=game.layout.kind,
         )
-        text = str(named.get("eps", f"{game.eps:g}"))
-        test[which] = {
-            r.attack: {"eps": attack_eps(r.eps, game.eps, text), "accuracy": r.accuracy}
-            for r in results
-        }
-        warnings += [f"{which}, {r.attack}: {line}" for r in results for line in r.warnings]
+        if "eps" in named:
+            found = found._replace(eps_text=str(named["eps"]))
+        test[which] = found.as_json()["results"]
+        warnings += [f"{which}, {line}" for line in found.warnings]
     last = Run(game, checkpoints, "last")
     return {
         "method": named.get("method"),
@@ -108,7 +105,7 @@ def show_summary(summary: dict[str, Any]) -> str:
         for which, results in summary["test"].items()
         for attack, entry in results.items()
     ]
-    lines = [table(("checkpoint", "attack", "eps", "accuracy"), rows)] if rows else []
+    lines = [accuracy_table(("checkpoint", "attack", "eps", "accuracy"), rows)] if rows else []
     if not summary["val_images"]:
         lines.append("best is the last epoch: there were no validation images to select by")
     lines += [*_overfitting(summary)]

@@ -4,7 +4,7 @@ Without a validation split (--val_size=0) there are no accuracies, and the diagn
 training images. Batches are cut over the devices of this process; no result depends on that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,6 @@ class Validation:
 
     def stood(self, f: Callable, x: np.ndarray, y: np.ndarray, attack: str) -> np.ndarray:
         """Which of the images withstand the attack."""
-        size = self.layout.full(min(self.batch_size, len(x)))
         return robust(
             stream(self.rng, "validation"),
             f,
@@ -53,8 +52,8 @@ class Validation:
             y,
             parse(attack),
             eps=self.game.eps,
-            batch_size=size,
-            share=self.layout.share,
+            batch_size=min(self.batch_size, len(x)),
+            layout=self.layout,
         )
 
     def validate(self, state: State) -> dict[str, float]:
@@ -85,3 +84,17 @@ class Validation:
         for measure in self.game.measures:
             values |= {k: float(v) for k, v in measure(key, state, x, y, self.game.eps).items()}
         return values
+
+
+def brief(values: Mapping[str, float]) -> dict[str, str]:
+    """What the progress bar shows of a step or an epoch."""
+    shown = {"loss": f"{values['theta/loss']:.3f}"}
+    for word, name in (
+        ("clean", "theta/clean_accuracy"),
+        ("robust", "theta/robust_accuracy"),
+        ("val clean", "val/clean"),
+        ("val robust", "val/robust"),
+    ):
+        if name in values:
+            shown[word] = f"{100 * values[name]:.1f} %"
+    return shown

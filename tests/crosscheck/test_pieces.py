@@ -12,7 +12,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_projections import projection_l2, projection_linf
 from pyautoattack.square import SquareAttack
 
-from l2ljax.attacks.hyperplane import least_move
+from l2ljax.attacks.fab import least_move
 from l2ljax.losses import dlr, dlr_targeted
 from official import ours
 from official.attacks import NORM
