@@ -26,6 +26,8 @@ from l2ljax.commands.flags import parse, run_main
 from l2ljax.errors import InputError, word
 from l2ljax.machine import describe
 from l2ljax.methods import METHODS
+from l2ljax.runs.game import method_of
+from l2ljax.runs.settings import read
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
 
@@ -125,7 +127,8 @@ def _run(method: str, seed: str, workdir: pathlib.Path, chosen: dict, options: d
     summary = json.loads((workdir / "summary.json").read_text())
     which, name = "last", "evaluation_last.json"
     if options["which"] == "best":
-        best, score = summary["best"], METHODS[method].selects
+        best = summary["best"]
+        score = method_of(read(workdir), channels=1).selects
         which, name = max(best, key=lambda kind: best[kind][score]), "evaluation.json"
     tested, images = workdir / name, options["num_examples"]
     there = summary["test_images"]

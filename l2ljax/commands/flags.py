@@ -44,7 +44,7 @@ def parse(table: Sequence[Setting], argv: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
     given: dict[str, Any] = {name: values[name].value for name in known if values[name].present}
     for name, value in given.items():
-        known[name].check(value)
+        known[name].check(value, "--")
     return given
 
 

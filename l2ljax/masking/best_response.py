@@ -25,7 +25,7 @@ from l2ljax.masking.limits import LIMITS
 from l2ljax.masking.own_attacker import as_attack
 from l2ljax.masking.subject import Play, Subject
 from l2ljax.masking.verdict import Check, judge
-from l2ljax.types import Array, Solver, Tree
+from l2ljax.types import Array, Problem, Solver, Tree
 
 EVERYTHING = "autoattack"
 
@@ -35,7 +35,7 @@ def _ascend(phi, phi_stats, opt, keys, f, x, y, eps, *, solver, loss, tx):
     ell = plain_ell(loss, f, x, y)
 
     def J(phi):
-        inner = solver.solve(keys, None, phi, phi_stats, ell, x, y, eps=eps, train=True)
+        inner = solver.solve(Problem(ell, x, y, eps, keys, train=True), None, phi, phi_stats)
         return cross_entropy(f(x + inner.delta), y).mean() + inner.gain, inner.phi_stats
 
     d_phi, phi_stats = jax.grad(J, has_aux=True)(phi)

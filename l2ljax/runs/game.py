@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from l2ljax.runs.settings import STEPS, check_batch, epochs
+from l2ljax.runs.settings import check_batch, epochs
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import restore_any
@@ -14,14 +14,14 @@ from l2ljax.data import Dataset, load, take_batch
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.evaluation.accuracy import freeze
 from l2ljax.functional import functional, initialise
-from l2ljax.methods import METHODS, make_method
+from l2ljax.methods import make_method, method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.parallel import ONE, Layout, lay_out
 from l2ljax.schedules import learning_rate, optimiser, radius
 from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
 from l2ljax.errors import InputError
-from l2ljax.settings import fraction, step_size
+from l2ljax.settings import fraction
 
 
 class Game(NamedTuple):
@@ -74,7 +74,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
     """The game that a configuration describes, on that dataset and those devices."""
     check_batch(config, data)
     classifier, method = players(config, data)
-    # The step's own, which reduce over the devices; outside the step nothing does.
+    # The step's own classifier reduces over the devices; outside the step nothing does.
     step_classifier, step_method = players(config, data, layout.axis_name)
     steps_per_epoch = len(data.x_train) // config["batch_size"]
     rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
@@ -143,9 +143,9 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         rates=rates,
         steps_per_epoch=steps_per_epoch,
         eps=eps,
-        selects=METHODS[config["method"]].selects,
+        selects=method.selects,
         # A net that trains on clean images has no robustness to lose.
-        guarded=METHODS[config["method"]].selects == "robust",
+        guarded=method.selects == "robust",
         on_overfitting=config["on_overfitting"],
     )
 
@@ -180,28 +180,11 @@ def method_of(config: dict[str, Any], channels: int, axis_name: str | None = Non
             dtype=_dtype(config),
             axis_name=axis_name,
         )
-        if METHODS[config["method"]].network
+        if wants_attacker(config["method"])
         else None
     )
-    return make_method(
-        config["method"],
-        attacker=attacker,
-        smoothing=config["label_smoothing"],
-        order=config["order"],
-        axis_name=axis_name,
-        remat=config["remat"],
-        **_settings(config),
-    )
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """What the method's row takes, as numbers."""
-    takes = METHODS[config["method"]].takes
-    settings = {name: config[name] for name in takes}
-    settings |= {name: step_size(settings[name]) for name in STEPS if name in takes}
-    if "bat_lambda" in takes:
-        settings["bat_lambda"] = settings["bat_lambda"] or 1 / settings["bat_step"]
-    return settings
+    settings = {name: config[name] for name in method_settings(config["method"])}
+    return make_method(config["method"], attacker=attacker, **settings)
 
 
 def _dtype(config: dict[str, Any]) -> Any:

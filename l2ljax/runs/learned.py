@@ -14,7 +14,7 @@ from l2ljax.runs.game import method_of
 from l2ljax.attacks import learned
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.attacks.specs import Play
-from l2ljax.methods import METHODS
+from l2ljax.methods import method_settings
 from l2ljax.errors import InputError
 from l2ljax.runs.saved import open_run, restore
 
@@ -25,16 +25,15 @@ def finder(options: dict[str, Any], data_dir: str) -> Callable[[str], Play]:
     def find(name: str) -> Play:
         workdir = pathlib.Path(name)
         config, data, game = open_run(workdir, data_dir)
-        row = METHODS[config["method"]]
-        if not row.learns:
+        if not game.method.learns:
             raise InputError(f"learned:{name}: {config['method']} trains no attacker")
-        if row.paired:
+        if game.method.paired:
             raise InputError(
                 f"learned:{name}: {config['method']} moves an image towards another one of its "
                 "batch; it is no attack on an image alone"
             )
         if options["learned_steps"] is not None:
-            counts = "inner_steps" in row.takes
+            counts = "inner_steps" in method_settings(config["method"])
             if not counts or options["learned_steps"] <= 0:
                 raise InputError(
                     f"--learned_steps={options['learned_steps']}: {config['method']} "

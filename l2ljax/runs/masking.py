@@ -25,7 +25,6 @@ from l2ljax.masking import (
     subject,
     surface,
 )
-from l2ljax.methods import METHODS
 from l2ljax.types import State
 from l2ljax.errors import InputError
 from l2ljax.commands.pictures import figures_or_none
@@ -63,13 +62,13 @@ def masking_report(
     others = [_sibling(name, saved.data, data_dir) for name in siblings]
     rng = jax.random.key(seed)
     s = subject(rng, f, x, y, eps=eps, batch_size=batch_size, budget=budget, known=known)
-    row, own = METHODS[saved.config["method"]], {}
-    if row.learns and not row.paired:
+    method, own = saved.game.method, {}
+    if method.learns and not method.paired:
         own = attackers(saved.config, saved.state, s, epochs=response_epochs)
     checks = examine(s, siblings=others, **own, on_check=_say)
     missing = {} if siblings else {"transfer": "no sibling was named"}
     if not own:
-        trains = "trains no attacker" if not row.learns else "attacks images in pairs"
+        trains = "trains no attacker" if not method.learns else "attacks images in pairs"
         reason = f"{saved.config['method']} {trains}"
         missing |= dict.fromkeys(("own_attacker", "best_response"), reason)
     verdict = combine(checks)

@@ -15,12 +15,12 @@ from l2ljax.ball import STARTS
 from l2ljax.data import DATASETS, Dataset
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.losses import ATTACK_LOSSES
-from l2ljax.methods import METHODS, takers
+from l2ljax.methods import METHODS, method_settings, takers
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.errors import nearest
 from l2ljax.schedules import OPTIMISERS, SCHEDULES
-from l2ljax.solvers.fast_bat import MIXED_AT, POINTS
-from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
+from l2ljax.solvers.implicit import MIXED_AT, POINTS
+from l2ljax.solvers.recurrent import PREPROCESS, WEIGHTS
 from l2ljax.settings import Setting, check_eps, fraction
 from l2ljax.errors import InputError
 from l2ljax.runs.recipes import DERIVED, RECIPES, default_recipe, flags_of
@@ -71,10 +71,14 @@ GAME = [
     Setting("rnn_hidden", int, "RNN optimiser: size of the LSTM's state"),
     Setting("rnn_input", tuple(PREPROCESS), "RNN optimiser: what it sees of the gradient"),
     Setting("rnn_weights", tuple(WEIGHTS), "RNN optimiser: weights of the losses on the way"),
-    Setting("rnn_learned_step", bool, "RNN optimiser: learns the step too, not the direction alone"),
+    Setting(
+        "rnn_learned_step", bool, "RNN optimiser: learns the step too, not the direction alone"
+    ),
     Setting("rnn_bound", float, "RNN optimiser: the largest learned step in radii"),
     Setting("bat_point", tuple(POINTS), "Fast-BAT: where the lower level is made linear"),
-    Setting("bat_step", "fraction", "Fast-BAT: attack step a per unit of the gradient (1 / lambda)"),
+    Setting(
+        "bat_step", "fraction", "Fast-BAT: attack step a per unit of the gradient (1 / lambda)"
+    ),
     Setting("bat_lambda", float, "Fast-BAT: lambda of the implicit gradient; 0 is 1 / bat_step"),
     Setting("bat_mixed", MIXED_AT, "Fast-BAT: point of the mixed derivative, z | delta"),
     Setting("noise", float, "N-FGSM: half-width of the noise in radii"),
@@ -88,26 +92,30 @@ GAME = [
     Setting("on_overfitting", ON_OVERFITTING, "when PGD-10 accuracy collapses under FGSM's"),
 ]
 
-STEPS = ("inner_step", "bat_step")
-"""The flags whose text becomes a number together with eps."""
-
-OWN = {setting for row in METHODS.values() for setting in row.takes}
+OWN = {setting for method in METHODS for setting in method_settings(method)}
+OWN -= {"order", "label_smoothing", "remat"}  # a configuration of any method has these
 """The flags that only some methods take; for the others they have no value."""
 
 PLAYERS = [
     Setting("model", str, " | ".join(MODELS)),
     Setting("dropout", float, "dropout rate of wrn-D-K and small_cnn; the network's own"),
     Setting("bf16", bool, "compute in bfloat16; parameters, statistics and losses stay float32"),
-    Setting("remat", bool, "keep less for the backward pass: residual blocks, the RNN's inner loop"),
+    Setting(
+        "remat", bool, "keep less for the backward pass: residual blocks, the RNN's inner loop"
+    ),
     Setting("attacker", tuple(ATTACKERS), "the network g"),
-    Setting("attacker_width", float, "width of g relative to the paper's (1); a CPU run uses 0.125"),
+    Setting(
+        "attacker_width", float, "width of g relative to the paper's (1); a CPU run uses 0.125"
+    ),
 ]
 
 TIME = [
     Setting("epochs", int, "passes over the training set"),
     Setting("batch_size", int, "images per step, over all devices"),
     Setting("accumulate", int, "parts of a batch: gradients are averaged, BatchNorm sees one part"),
-    Setting("augment", tuple(AUGMENTS), "augmentation, inside the compiled step; the dataset's own"),
+    Setting(
+        "augment", tuple(AUGMENTS), "augmentation, inside the compiled step; the dataset's own"
+    ),
     Setting("ema_decay", float, "decay per step of theta's moving average; 0 keeps none"),
 ]
 for player in ("theta", "phi"):
@@ -161,7 +169,7 @@ def resolve(given: dict[str, Any]) -> dict[str, Any]:
 def _keep_own(config: dict[str, Any], given: dict[str, Any]) -> None:
     """No value for the flags that this method does not take; one that was asked for is refused."""
     method = config["method"]
-    for name in OWN - set(METHODS[method].takes):
+    for name in OWN - method_settings(method).keys():
         if given.get(name) is not None:
             raise InputError(f"--{name}: {method} has none; {', '.join(takers(name))} have")
         config[name] = None
@@ -170,7 +178,7 @@ def _keep_own(config: dict[str, Any], given: dict[str, Any]) -> None:
 def _derive(config: dict[str, Any]) -> None:
     """The settings that a rule of the authors finds from eps, where nothing else has set them."""
     for name, rule in DERIVED.items():
-        if name in METHODS[config["method"]].takes and config[name] is None:
+        if name in method_settings(config["method"]) and config[name] is None:
             config[name] = rule(fraction(config["eps"]))
 
 
@@ -221,8 +229,8 @@ def read_json(workdir: str | pathlib.Path) -> dict[str, Any]:
 def read(workdir: str | pathlib.Path) -> dict[str, Any]:
     """The config.json of a training run."""
     path, config = pathlib.Path(workdir) / "config.json", read_json(workdir)
-    takes = METHODS[config["method"]].takes if config.get("method") in METHODS else ()
-    for name in {"train_size", *OWN} - set(takes):
+    own = method_settings(config["method"]) if config.get("method") in METHODS else {}
+    for name in {"train_size", *OWN} - own.keys():
         config.setdefault(name)
     lacking = [f"--{flag.name}" for flag in DECIDES if flag.name not in config]
     if lacking:

@@ -11,6 +11,7 @@ from l2ljax.ball import scale
 from l2ljax.bilevel import evaluating
 from l2ljax.machine import cache_folder
 from l2ljax.runs.saved import open_run, restore
+from l2ljax.types import Problem
 
 
 def sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Path:
@@ -26,17 +27,8 @@ def sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathlib.Pa
 
     seen = evaluating(game.f, saved.theta_stats)
     ell = game.method.attack_loss(seen, saved.theta, saved.theta_stats, x, y)
-    own = game.method.solver.solve(
-        jax.random.split(key, len(x)),
-        saved.theta,
-        state.phi,
-        state.phi_stats,
-        ell,
-        x,
-        y,
-        eps=eps,
-        train=False,
-    )
+    problem = Problem(ell, x, y, eps, jax.random.split(key, len(x)), train=False)
+    own = game.method.solver.solve(problem, saved.theta, state.phi, state.phi_stats)
     strength = {"eps": eps, "steps": 10, "step_size": eps / 3, "start": "zero", "loss": "ce"}
     rows = {
         "FGSM": fgsm(key, f, x, y, eps=eps) - x,
