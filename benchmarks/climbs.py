@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import box, project
 from l2ljax.losses import cross_entropy
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.solvers.rnn import make_move, step_bound
+from l2ljax.solvers.hand_made import after_look, begin_climb, check_windows, next_point
+from l2ljax.solvers.recurrent import make_move, step_bound
 from l2ljax.types import Array, Tree
 
 CONSTANT = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)
@@ -122,20 +122,20 @@ def tune(
 
 @jax.jit
 def _auto_step(i, s, delta, u, loss, window, x, eps):
-    s = judge(s, i, delta, u, loss, window)
-    return move(s, i + 1, jnp.sign(s.u), lambda delta: box(x, project(delta, eps))), s
+    s = after_look(s, i, delta, u, loss, window)
+    return next_point(s, i + 1, jnp.sign(s.u), lambda delta: box(x, project(delta, eps))), s
 
 
 def auto_pgd(hill: Hill) -> np.ndarray:
     """The highest loss on APGD's way, [T, images]; T decides its check points."""
 
     def highest(steps):
-        checks = windows(steps)
+        checks = check_windows(steps)
 
         def take(t, loss, q, delta, s):
             return _auto_step(t, s, delta, q, loss, checks[t], hill.x, hill.eps)
 
-        return climb(hill, take, begin(hill.delta, hill.eps), steps).max(0)
+        return climb(hill, take, begin_climb(hill.delta, hill.eps), steps).max(0)
 
     return np.stack([highest(steps) for steps in range(1, hill.t_max + 1)])
 
@@ -143,7 +143,8 @@ def auto_pgd(hill: Hill) -> np.ndarray:
 @partial(jax.jit, static_argnames=("cell", "pre", "learned_step"))
 def _learned_step(phi, q, carry, delta, x, eps, alpha, cell, pre, learned_step):
     def alone(q, carry, delta, x):
-        return make_move(cell, pre, learned_step)(phi, q, carry, delta, x, eps, alpha)[:2]
+        move = make_move(cell, preprocess=pre, learned_step=learned_step)
+        return move(phi, q, carry, delta, x, eps, alpha)[:2]
 
     return jax.vmap(alone)(q, carry, delta, x)
 

@@ -50,7 +50,7 @@ from l2ljax.runs.saved import WHICH, images_of, open_run, restore
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
-from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS
+from l2ljax.solvers.recurrent import PREPROCESS, WEIGHTS
 from learn_to_climb import stages, train
 
 FLAGS = [

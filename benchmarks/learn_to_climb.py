@@ -15,7 +15,8 @@ from l2ljax.ball import scale
 from l2ljax.errors import InputError
 from l2ljax.losses import plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.solvers.rnn import rnn
+from l2ljax.solvers import rnn
+from l2ljax.types import Problem
 
 
 def stages(o: dict) -> list[tuple[int, int, float]]:
@@ -40,8 +41,9 @@ def train(f: Partial, x: np.ndarray, y: np.ndarray, eps: float, seed: int, o: di
     images, labels = scale(jnp.asarray(x)), jnp.asarray(y)
     n, phi = min(o["phi_batch"], len(images)), None
     for stage, (steps, ascents, rate) in enumerate(stages(o)):
-        learned = o["weights"], False, o["learned_step"], o["bound"]
-        solver = rnn(cell, o["pre"], steps, "uniform", *learned)
+        how = {name: o[name] for name in ("weights", "learned_step", "bound")}
+        how |= {"preprocess": o["pre"], "start": "uniform", "remat": False}
+        solver = rnn(cell, steps=steps, **how)
         tx = optax.adam(optax.cosine_decay_schedule(rate, ascents))
 
         @jax.jit
@@ -53,7 +55,8 @@ def train(f: Partial, x: np.ndarray, y: np.ndarray, eps: float, seed: int, o: di
             ell = plain_ell("ce", f, x, y)
 
             def fallen(phi):
-                return -solver.solve(keys, None, phi, {}, ell, x, y, eps=eps, train=True).gain
+                problem = Problem(ell, x, y, eps, keys, train=True)
+                return -solver.solve(problem, None, phi, {}).gain
 
             updates, opt = tx.update(jax.grad(fallen)(phi), opt)
             return optax.apply_updates(phi, updates), opt

@@ -28,7 +28,7 @@ from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.functional import functional, initialise
 from l2ljax.machine import describe, prepare
-from l2ljax.methods import METHODS
+from l2ljax.methods import method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.profiler import Trace
 from l2ljax.progress import duration
@@ -88,8 +88,8 @@ def model_flops(config: dict[str, Any], size: int, channels: int) -> float:
     passes = count_passes(config)
     classifier = forward_flops(make_classifier(config["model"], 10), x)
     total = sum(n * passes[name] for name, n in zip("FIBD", FORWARD, strict=True)) * classifier
-    if METHODS[config["method"]].network:
-        seen = 2 if "grad_norm" in METHODS[config["method"]].takes else 1
+    if wants_attacker(config["method"]):
+        seen = 2 if "grad_norm" in method_settings(config["method"]) else 1
         a = jnp.zeros((8, size, size, seen * channels))
         attacker = make_attacker(config["attacker"], channels, width=config["attacker_width"])
         total += (passes["f"] + 2 * passes["b"]) * forward_flops(attacker, a)

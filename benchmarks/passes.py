@@ -9,7 +9,7 @@ time to the weights and to what came before.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from l2ljax.methods import METHODS
+from l2ljax.methods import method_settings
 
 
 class Needs(NamedTuple):
@@ -68,10 +68,10 @@ PAPER = {
 
 def count_passes(config: dict[str, Any]) -> dict[str, int]:
     """How often a step of this configuration needs each of F, I, B, D, f and b."""
-    row = METHODS[config["method"]]
+    settings = method_settings(config["method"])
     needs = PASSES[config["method"]](config["inner_steps"] or 0)
-    outer = 2 if config["clean_mix"] or "trades_beta" in row.takes else 1
-    ascents = config["phi_steps"] if row.learns and config["order"] == "alternating" else 0
+    outer = 2 if config["clean_mix"] or "trades_beta" in settings else 1
+    ascents = config["phi_steps"] if "order" in settings and config["order"] == "alternating" else 0
     gradients, calls, forwards, doubles = needs
     return {
         "F": (1 + ascents) * (gradients + forwards + outer),
@@ -95,7 +95,7 @@ def floor(passes: dict[str, int]) -> float:
 
 def paper_ratio(config: dict[str, Any]) -> float | None:
     """What the paper measured for this method and attacker, whatever the widths are here."""
-    learns = METHODS[config["method"]].learns
+    learns = "order" in method_settings(config["method"])
     if config["method"] == "pgm" and config["inner_steps"] != 10:
         return None
     return PAPER.get((config["method"], config["attacker"] if learns else ""))

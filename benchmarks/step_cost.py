@@ -30,7 +30,7 @@ from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset, load
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.methods import METHODS
+from l2ljax.methods import METHODS, method_settings
 from l2ljax.models import label
 from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
@@ -142,7 +142,7 @@ def compare(
     for name, ms in times.items():
         measured = _quartiles(np.divide(ms, times["plain"]))
         counted = flops[name] / flops["plain"]
-        over, limit = measured["median"] / counted, LIMITS[METHODS[name].learns]
+        over, limit = measured["median"] / counted, LIMITS["order" in method_settings(name)]
         passes = count_passes(configs[name])
         results[name] = {
             "ms": _quartiles(ms),
@@ -218,8 +218,8 @@ def alike(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One game for all, not the recipe tuned for each: only what makes the method is its own."""
     small = {"model": "wrn-10-2", "attacker_width": 0.125}
     flags = base.FLAGS | small | base.METHOD.get(method, {})
-    takes = METHODS[method].takes if method in METHODS else ()
-    flags = {n: v for n, v in flags.items() if n not in configuration.OWN or n in takes}
+    own = method_settings(method) if method in METHODS else {}
+    flags = {n: v for n, v in flags.items() if n not in configuration.OWN or n in own}
     return configuration.resolve(flags | settings | {"method": method})
 
 

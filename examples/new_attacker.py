@@ -3,7 +3,7 @@
     python examples/new_attacker.py
 
 g takes what A shows it (image and gradient: 2 channels) and returns the image's channels with
-values in [-1, 1]. `grad_l2l` does the rest: it multiplies by eps, cuts to the pixel box, and lets
+values in [-1, 1]. The solver `l2l` does the rest: it multiplies by eps, cuts to the box, and lets
 the training loss reach phi through g alone.
 """
 
@@ -14,10 +14,12 @@ import numpy as np
 import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
+from l2ljax.attacks import learned
 from l2ljax.data import load, scale
-from l2ljax.losses import ATTACK_LOSSES, adversarial, plain_ell
+from l2ljax.evaluation.accuracy import freeze
+from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
 from l2ljax.models import make_classifier
-from l2ljax.solvers import grad_l2l
+from l2ljax.solvers import l2l
 
 
 class Mixer(nn.Module):
@@ -35,25 +37,22 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
     """The trained classifier's test loss: clean, and under phi before and after training."""
     data = load("digits")
     x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
-    solver = grad_l2l(Mixer(), image_and_gradient("per_example_max"), start="zero")
-    method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous")
+    solver = l2l(Mixer(), image_and_gradient("per_example_max"), steps=1, start="zero")
+    method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), learns=True)
     classifier, optimisers = make_classifier("mlp", 10), (optax.sgd(0.05, 0.9), optax.adam(2e-3))
-    f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x[:1])
+    theta, stats = initialise(classifier, jax.random.key(0), x[:1])
     state = start = init_state(jax.random.key(1), theta, stats, method, *optimisers, x[:1])
-    step = jax.jit(make_step(f, method, *optimisers, eps=eps))
+    step = jax.jit(make_step(functional(classifier), method, *optimisers, eps=eps))
     for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
         state, _ = step(state, (x[rows], y[rows]), jax.random.key(2))
 
-    @jax.jit
-    def losses(theta, phi, x, y):
-        ell = plain_ell("ce", lambda x: f(theta, stats, x, "eval")[0], x, y)
-        found = solver.solve(jax.random.key(3), theta, phi, {}, ell, x, y, eps=eps, train=False)
-        return ell(theta, x).mean(), ell(theta, x + found.delta).mean()
-
     x, y = scale(jnp.asarray(data.x_test)), jnp.asarray(data.y_test)
-    clean, before = losses(state.theta, start.phi, x, y)
-    clean, after = losses(state.theta, state.phi, x, y)
-    return {"clean": float(clean), "before": float(before), "after": float(after)}
+    f = freeze(functional(classifier))(state.theta, stats)
+    attacked = {"clean": x}
+    for name, phi in {"before": start.phi, "after": state.phi}.items():
+        how = {"solver": solver, "phi": phi, "phi_stats": {}}
+        attacked[name] = learned(jax.random.key(3), f, x, y, eps=eps, **how)
+    return {name: float(cross_entropy(f(z), y).mean()) for name, z in attacked.items()}
 
 
 if __name__ == "__main__":

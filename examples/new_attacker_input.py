@@ -20,7 +20,7 @@ from l2ljax.data import load, scale
 from l2ljax.evaluation.accuracy import freeze, robust
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.models import make_classifier
-from l2ljax.solvers import grad_l2l, none
+from l2ljax.solvers import l2l, none
 
 
 def look_ahead(eps):
@@ -39,19 +39,18 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
     """Accuracy under PGM-10 of a classifier trained alone, by Grad L2L, and with the new A."""
     data, classifier = load("digits"), make_classifier("mlp", 10)
     x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
-    f, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x)
+    apply, (theta, stats) = functional(classifier), initialise(classifier, jax.random.key(0), x)
     g = nn.Sequential([nn.Conv(16, (3, 3)), nn.gelu, nn.Conv(1, (3, 3)), jnp.tanh])
-    old = grad_l2l(g, image_and_gradient("per_example_max"), start="zero")
-    new = grad_l2l(g, look_ahead(eps), start="zero")
+    old = l2l(g, image_and_gradient("per_example_max"), steps=1, start="zero")
+    new = l2l(g, look_ahead(eps), steps=1, start="zero")
     optimisers, accuracy = (optax.sgd(0.05, 0.9), optax.adam(2e-3)), {}
     for name, solver in {"plain": none(), "grad_l2l": old, "look_ahead": new}.items():
-        learns, losses = name != "plain", (ATTACK_LOSSES["ce"], adversarial(0.0))
-        method = Method(solver, *losses, learns=learns, order="simultaneous")
+        method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), learns=name != "plain")
         state = init_state(jax.random.key(1), theta, stats, method, *optimisers, x)
-        step = jax.jit(make_step(f, method, *optimisers, eps=eps))
+        step = jax.jit(make_step(apply, method, *optimisers, eps=eps))
         for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
             state, _ = step(state, (x[rows], y[rows]), jax.random.key(2))
-        test = freeze(f)(state.theta, stats), data.x_test, data.y_test, parse("pgm10")
+        test = freeze(apply)(state.theta, stats), data.x_test, data.y_test, parse("pgm10")
         accuracy[name] = robust(jax.random.key(3), *test, eps=eps, batch_size=250).mean()
     return accuracy
 

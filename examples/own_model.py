@@ -2,7 +2,7 @@
 
     python examples/own_model.py
 
-`functional` makes the model the f of the game, f(theta, stats, x, mode); if its `__call__` has an
+`functional` makes the model a function apply(theta, stats, x, mode); if its `__call__` has an
 argument `train`, that is true where statistics are the batch's own. `freeze` makes it the f of an
 attack, images -> logits; attacks and evaluation take any such function.
 """
@@ -39,14 +39,14 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, dict[str, float]]:
     data, key, sgd, accuracy = load("digits"), jax.random.key(0), optax.sgd(0.05, 0.9), {}
     x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     for name, model in {"dense": DENSE, "dropout": DropoutNet()}.items():
-        f, (theta, stats) = functional(model), initialise(model, key, x)
+        apply, (theta, stats) = functional(model), initialise(model, key, x)
         for training, solver in {"plain": none(), "pgm": pgm(3, eps / 2, "uniform")}.items():
-            method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0), False, "simultaneous")
+            method = Method(solver, ATTACK_LOSSES["ce"], adversarial(0.0))
             state = init_state(key, theta, stats, method, sgd, sgd, x)
-            step = jax.jit(make_step(f, method, sgd, sgd, eps=eps))
+            step = jax.jit(make_step(apply, method, sgd, sgd, eps=eps))
             for rows in np.random.default_rng(0).integers(len(x), size=(steps, 128)):
                 state, _ = step(state, (x[rows], y[rows]), key)
-            classify = freeze(f)(state.theta, state.theta_stats)
+            classify = freeze(apply)(state.theta, state.theta_stats)
             how = {"steps": 10, "step_size": eps / 3, "start": "zero", "loss": "ce"}
             stood = classify(pgd(key, classify, x, y, eps=eps, **how)).argmax(-1) == y
             test = data.x_test, data.y_test, parse("pgm10")

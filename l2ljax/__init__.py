@@ -21,7 +21,7 @@ from l2ljax.attacker_input import image_and_gradient, input_gradient, normalise
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
-from l2ljax.types import Inner, Method, Solver, State
+from l2ljax.types import Inner, Method, Problem, Solver, State
 
 if TYPE_CHECKING:
     from l2ljax.runs.game import Game
@@ -31,6 +31,7 @@ __all__ = [
     "METHODS",
     "Inner",
     "Method",
+    "Problem",
     "Solver",
     "State",
     "attacks",

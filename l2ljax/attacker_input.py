@@ -6,17 +6,19 @@ paper does not mention; across devices that maximum is global.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.lax import pmax, stop_gradient
 
+from l2ljax.devices import over_devices
 from l2ljax.errors import word
 from l2ljax.types import Array, Ell, Tree, without_statistics
 
 GradNorm = Literal["batch_max", "per_example_max", "sign", "none"]
-GRAD_NORMS: tuple[GradNorm, ...] = ("batch_max", "per_example_max", "sign", "none")
+GRAD_NORMS: tuple[GradNorm, ...] = get_args(GradNorm)
+"""How the gradient that an attacker sees is scaled."""
 
 AttackerInput = Callable[[Array, Array, Tree, Ell], tuple[Array, Ell]]
 """A : (x, y, theta, ell) -> the attacker's input [B, H, W, C'], and the ell that has looked."""
@@ -36,11 +38,11 @@ def slope(ell: Ell, theta: Tree, x: Array) -> tuple[Array, Ell]:
 
 
 def input_gradient(ell: Ell, theta: Tree, x: Array) -> tuple[Array, Ell]:
-    """u_i = grad_x ell(f(x_i), y_i), per example and constant for autodiff; the ell after it."""
+    """u_i = grad_x ell(f(x_i), y_i) per example, constant for autodiff, and the ell after it."""
     return slope(ell, stop_gradient(theta), stop_gradient(x))
 
 
-def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Array:
+def normalise(u: Array, grad_norm: GradNorm) -> Array:
     """u-hat: u over its max-abs (of the batch, of the example), its sign, or u itself.
 
     A gradient that is zero everywhere stays zero.
@@ -52,18 +54,23 @@ def normalise(u: Array, grad_norm: GradNorm, axis_name: str | None = None) -> Ar
         return u
     axes = None if grad_norm == "batch_max" else tuple(range(1, u.ndim))
     top = jnp.abs(u).max(axes, keepdims=True)
-    if grad_norm == "batch_max" and axis_name is not None:
-        top = pmax(top, axis_name)
+    if grad_norm == "batch_max":
+        top = over_devices(top, pmax)
     return u / jnp.where(top == 0, 1.0, top)
 
 
-def image_and_gradient(grad_norm: GradNorm, axis_name: str | None = None) -> AttackerInput:
-    """A = [x, u-hat(x)], channel by channel, the Grad attacker's."""
+def image_alone(x: Array, y: Array, theta: Tree, ell: Ell) -> tuple[Array, Ell]:
+    """A = x: the attacker sees nothing of the classifier (Naive L2L)."""
+    return x, ell
+
+
+def image_and_gradient(grad_norm: GradNorm) -> AttackerInput:
+    """A = [x, u-hat(x)], channel by channel: the image and the loss gradient (Grad L2L)."""
     word("grad_norm", grad_norm, GRAD_NORMS)
 
     def A(x: Array, y: Array, theta: Tree, ell: Ell) -> tuple[Array, Ell]:
         u, ell = input_gradient(ell, theta, x)
-        return jnp.concatenate([x, normalise(u, grad_norm, axis_name)], axis=-1), ell
+        return jnp.concatenate([x, normalise(u, grad_norm)], axis=-1), ell
 
     return A
 

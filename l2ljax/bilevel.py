@@ -22,7 +22,7 @@ from l2ljax.gate import check_count, check_eps, check_images, check_logits, imag
 from l2ljax.inner_loop import repeat
 from l2ljax.step_input import check_players, check_state
 from l2ljax.streams import one_key, stream
-from l2ljax.types import Apply, Array, Method, Mode, Seeing, State, Tree
+from l2ljax.types import Apply, Array, Forward, Method, Mode, Problem, State, Tree
 
 ORDERS = ("simultaneous", "alternating")
 """The paper's Algorithm 2 | the loop of the authors' code."""
@@ -100,7 +100,7 @@ def init_state(
     return State(zero, zero + 0, theta, theta_stats, opt_theta, phi, phi_stats, opt_phi, *average)
 
 
-def outside(f: Apply, mode: Mode, rng: Array) -> Seeing:
+def outside(f: Apply, mode: Mode, rng: Array) -> Forward:
     """f in a mode, with a dropout key for each of its passes: over x + delta."""
 
     def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
@@ -112,7 +112,7 @@ def outside(f: Apply, mode: Mode, rng: Array) -> Seeing:
     return seeing
 
 
-def inside(f: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Seeing:
+def inside(f: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Forward:
     """f as the inner problem sees it: while delta is made.
 
     `update` hands the statistics from pass to pass. `batch` and `eval` keep none, and every pass
@@ -121,7 +121,7 @@ def inside(f: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Seeing:
     return evaluating(f, theta_stats) if mode == "eval" else outside(f, mode, rng)
 
 
-def evaluating(f: Apply, theta_stats: Tree) -> Seeing:
+def evaluating(f: Apply, theta_stats: Tree) -> Forward:
     """f in eval mode, always with these statistics."""
 
     def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
@@ -182,13 +182,12 @@ def make_step(
 
             def J(theta, phi):
                 ell = method.attack_loss(looking, theta, theta_stats, x, y)
-                train = turn.train_attacker
-                inner = solve(keys, theta, phi, phi_stats, ell, x, y, eps=eps, train=train)
+                problem = Problem(ell, x, y, eps, keys, turn.train_attacker)
+                inner = solve(problem, theta, phi, phi_stats)
                 stats = theta_stats if inner.theta_stats is None else inner.theta_stats
                 before = stats
-                loss, stats, metrics = method.train_loss(
-                    stream(keys, "training"), outer, ell, theta, before, x, inner, y, eps=eps
-                )
+                training = problem._replace(keys=stream(keys, "training"))
+                loss, stats, metrics = method.train_loss(outer, training, theta, before, inner)
                 if turn.craft == "update" and method.solver.looks_at_delta:
                     at = x + inner.delta
                     stats = pass_again(outer, theta, at, before, after=stats, later=stats)

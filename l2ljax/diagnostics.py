@@ -14,14 +14,16 @@ from l2ljax.attacker_input import input_gradient
 from l2ljax.attacks.pgd import pgd
 from l2ljax.bilevel import evaluating
 from l2ljax.losses import cross_entropy
-from l2ljax.types import Apply, Array, Method, State
+from l2ljax.types import Apply, Array, Method, Problem, State
 
 LEAST = 1e-6
 """The least gain of PGD-20 that counts: below it float32 losses of order 1 are rounding."""
 
 
-def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Array, float], dict]:
-    """(rng, state, x, y, eps) -> metrics under `attacker/`, for a method that learns.
+def make_diagnose(
+    apply: Apply, method: Method
+) -> Callable[[Array, State, Array, Array, float], dict[str, float]]:
+    """(key, state, x, y, eps) -> metrics under `attacker/`, for a method that learns.
 
     Sign agreement and saturation look at what the solver puts into `Inner.aux["tanh"]`, the output
     of its attacker, and are left out where there is none.
@@ -29,15 +31,14 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
 
     @jax.jit
     def logits(theta, theta_stats, x):
-        return f(theta, theta_stats, x, "eval")[0]
+        return apply(theta, theta_stats, x, "eval")[0]
 
     @jax.jit
-    def learned(rng, state, x, y, eps):
-        seen = evaluating(f, state.theta_stats)
-        ell = method.attack_loss(seen, state.theta, state.theta_stats, x, y)
-        inner = method.solver.solve(
-            rng, state.theta, state.phi, state.phi_stats, ell, x, y, eps=eps, train=False
-        )
+    def learned(keys, state, x, y, eps):
+        forward = evaluating(apply, state.theta_stats)
+        ell = method.attack_loss(forward, state.theta, state.theta_stats, x, y)
+        problem = Problem(ell, x, y, eps, keys, train=False)
+        inner = method.solver.solve(problem, state.theta, state.phi, state.phi_stats)
         return inner, input_gradient(ell, state.theta, x)[0]
 
     @jax.jit
@@ -65,13 +66,13 @@ def make_diagnose(f: Apply, method: Method) -> Callable[[Array, State, Array, Ar
             "attacker/saturation": (jnp.abs(out) > 0.99).mean(),
         }
 
-    def diagnose(rng: Array, state: State, x: Array, y: Array, eps: float) -> dict[str, float]:
+    def diagnose(key: Array, state: State, x: Array, y: Array, eps: float) -> dict[str, float]:
         frozen = Partial(logits, state.theta, state.theta_stats)
-        keys = jax.random.split(rng, len(x))
+        keys = jax.random.split(key, len(x))
         inner, u = learned(keys, state, x, y, eps)
         strength = {"start": "zero", "loss": "ce"}
-        pgm10 = pgd(rng, frozen, x, y, eps=eps, steps=10, step_size=eps / 3, **strength)
-        pgd20 = pgd(rng, frozen, x, y, eps=eps, steps=20, step_size=eps / 8, **strength)
+        pgm10 = pgd(key, frozen, x, y, eps=eps, steps=10, step_size=eps / 3, **strength)
+        pgd20 = pgd(key, frozen, x, y, eps=eps, steps=20, step_size=eps / 8, **strength)
         measured = compare(state, x, y, eps, inner, u, pgm10, pgd20)
         return {name: float(value) for name, value in measured.items()}
 

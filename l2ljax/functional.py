@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from l2ljax.errors import InputError, word
 from l2ljax.streams import one_key
-from l2ljax.types import Apply, Array, Mode, Seeing, Tree
+from l2ljax.types import Apply, Array, Forward, Mode, Tree
 
 MODES = ("eval", "batch", "update")
 
@@ -196,7 +196,7 @@ def check_apply(f: Any) -> None:
     )
 
 
-def pass_again(f: Seeing, theta: Tree, x: Array, before: Tree, after: Tree, later: Tree) -> Tree:
+def pass_again(f: Forward, theta: Tree, x: Array, before: Tree, after: Tree, later: Tree) -> Tree:
     """The statistics that one more pass over x makes of `later`, without the cost of that pass.
 
     `after` is what a pass over x has made of `before`. BatchNorm's new average is linear in its old

@@ -13,8 +13,10 @@ import optax
 from jax import lax
 from jax.lax import stop_gradient
 
+from l2ljax.attacker_input import input_gradient, slope
+from l2ljax.ball import noise
 from l2ljax.functional import pass_again
-from l2ljax.types import Array, Ell, Seeing, Tree
+from l2ljax.types import Array, AttackLoss, Ell, Forward, Inner, Problem, TrainLoss, Tree
 
 
 def cross_entropy(logits: Array, y: Array) -> Array:
@@ -72,9 +74,6 @@ def _spread(logits: Array, below: Callable[[Array], Array]) -> Array:
     return z[:, 0] - below(z) + DLR_TINY
 
 
-AttackLoss = Callable[[Seeing, Tree, Tree, Array, Array], Ell]
-"""attack_loss : (f, theta, stats, x, y) -> ell, with f in the mode of crafting."""
-
 DLR_TINY = 1e-12
 """Keeps the quotient of two equal logits finite (Croce and Hein 2020, their code)."""
 
@@ -100,25 +99,25 @@ def dlr_targeted(logits: Array, y: Array, t: Array) -> Array:
     return gap / _spread(logits, lambda z: (z[:, 2] + z[:, 3]) / 2)
 
 
-def _at_logits(f: Seeing, loss: Callable[[Array], Array], stats: Tree, looks: int) -> Ell:
+def _at_logits(forward: Forward, loss: Callable[[Array], Array], stats: Tree, looks: int) -> Ell:
     def bound(theta: Tree, stats: Tree, x_adv: Array, draw: Array | int) -> tuple[Array, Tree]:
-        logits, stats = f(theta, stats, x_adv, draw)
+        logits, stats = forward(theta, stats, x_adv, draw)
         return loss(logits), stats
 
     return Ell(bound, stats, looks)
 
 
 def _labelled(loss: Callable[[Array, Array], Array]) -> AttackLoss:
-    def bind(f: Seeing, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
-        return _at_logits(f, lambda logits: loss(logits, y), stats, looks=0)
+    def bind(forward: Forward, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
+        return _at_logits(forward, lambda logits: loss(logits, y), stats, looks=0)
 
     return bind
 
 
-def _kl_to_clean(f: Seeing, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
-    logits, stats = f(theta, stats, x)
+def _kl_to_clean(forward: Forward, theta: Tree, stats: Tree, x: Array, y: Array) -> Ell:
+    logits, stats = forward(theta, stats, x)
     log_p = stop_gradient(jax.nn.log_softmax(logits))
-    return _at_logits(f, lambda logits: kl(log_p, logits), stats, looks=1)
+    return _at_logits(forward, lambda logits: kl(log_p, logits), stats, looks=1)
 
 
 ATTACK_LOSSES: dict[str, AttackLoss] = {
@@ -135,76 +134,98 @@ def plain_ell(loss: str, f: Callable[[Array], Array], x: Array, y: Array) -> Ell
     return ATTACK_LOSSES[loss](lambda theta, stats, x, draw=0: (f(x), stats), None, {}, x, y)
 
 
-def _scores(logits: Array, y: Array, smoothing: float) -> tuple[Array, Array]:
-    target = smooth(y, logits.shape[-1], smoothing) if smoothing else y
+def _scores(logits: Array, y: Array, label_smoothing: float) -> tuple[Array, Array]:
+    target = smooth(y, logits.shape[-1], label_smoothing) if label_smoothing else y
     label = y if y.ndim == 1 else y.argmax(-1)
     return cross_entropy(logits, target).mean(), (logits.argmax(-1) == label).mean()
 
 
-TrainLoss = Callable[..., tuple[Array, Tree, dict[str, Array]]]
-"""(rng, f, ell, theta, theta_stats, x, inner, y, *, eps) -> loss, theta_stats, metrics.
-
-Each pass of f has a `draw` of its own, and with it a dropout mask of its own.
-"""
-
-
-def clean(smoothing: float) -> TrainLoss:
+def clean(label_smoothing: float) -> TrainLoss:
     """mean_i ell(f(x_i), y_i): Plain training."""
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        logits, theta_stats = f(theta, theta_stats, x)
-        loss, accuracy = _scores(logits, y, smoothing)
+    def train_loss(forward, problem: Problem, theta, theta_stats, inner: Inner):
+        logits, theta_stats = forward(theta, theta_stats, problem.x)
+        loss, accuracy = _scores(logits, problem.y, label_smoothing)
         return loss, theta_stats, {"theta/clean_accuracy": accuracy}
 
     return train_loss
 
 
-def adversarial(smoothing: float) -> TrainLoss:
+def adversarial(label_smoothing: float) -> TrainLoss:
     """mean_i ell(f(x_i + delta_i), y_i): the training loss of the L2L game (equation 3)."""
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        y = y if inner.y is None else inner.y
-        logits, theta_stats = f(theta, theta_stats, x + inner.delta)
-        loss, accuracy = _scores(logits, y, smoothing)
+    def train_loss(forward, problem: Problem, theta, theta_stats, inner: Inner):
+        y = problem.y if inner.y is None else inner.y
+        logits, theta_stats = forward(theta, theta_stats, problem.x + inner.delta)
+        loss, accuracy = _scores(logits, y, label_smoothing)
         return loss, theta_stats, {"theta/robust_accuracy": accuracy}
 
     return train_loss
 
 
-def clean_mix(beta: float, smoothing: float) -> TrainLoss:
+def clean_mix(beta: float, label_smoothing: float) -> TrainLoss:
     """(CE(x) + beta CE(x + delta)) / (1 + beta); the authors' adv_loss_pgd has beta = 1."""
-    plain, attacked = clean(smoothing), adversarial(smoothing)
+    plain, attacked = clean(label_smoothing), adversarial(label_smoothing)
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        rest = {"x": x, "inner": inner, "y": y, "eps": eps}
-        a, theta_stats, on_clean = plain(rng, f, ell, theta, theta_stats, **rest)
-        second = partial(f, draw=1)
-        b, theta_stats, on_attacked = attacked(rng, second, ell, theta, theta_stats, **rest)
+    def train_loss(forward, problem: Problem, theta, theta_stats, inner: Inner):
+        a, theta_stats, on_clean = plain(forward, problem, theta, theta_stats, inner)
+        second = partial(forward, draw=1)
+        b, theta_stats, on_attacked = attacked(second, problem, theta, theta_stats, inner)
         return (a + beta * b) / (1 + beta), theta_stats, {**on_clean, **on_attacked}
 
     return train_loss
 
 
-def trades(beta: float, smoothing: float) -> TrainLoss:
+def trades(beta: float, label_smoothing: float) -> TrainLoss:
     """CE(f(x), y) + beta KL(f(x) || f(x + delta)), both arguments learning (Zhang et al. 2019).
 
     The authors' code passes x a second time, for the KL. That pass gives the same logits and is not
     computed again, but it moves the statistics, so that clean and attacked images weigh as there.
     """
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        before = theta_stats
-        logits, after = f(theta, before, x)
-        attacked, theta_stats = f(theta, after, x + inner.delta, draw=1)
-        theta_stats = pass_again(f, theta, x, before, after, theta_stats)
-        plain, clean_accuracy = _scores(logits, y, smoothing)
+    def train_loss(forward, problem: Problem, theta, theta_stats, inner: Inner):
+        x, y, before = problem.x, problem.y, theta_stats
+        logits, after = forward(theta, before, x)
+        attacked, theta_stats = forward(theta, after, x + inner.delta, draw=1)
+        theta_stats = pass_again(forward, theta, x, before, after, theta_stats)
+        plain, clean_accuracy = _scores(logits, y, label_smoothing)
         gap = kl(jax.nn.log_softmax(logits), attacked).mean()
         loss = plain + beta * gap
         metrics = {
             "theta/kl": gap,
             "theta/clean_accuracy": clean_accuracy,
-            "theta/robust_accuracy": _scores(attacked, y, smoothing)[1],
+            "theta/robust_accuracy": _scores(attacked, y, label_smoothing)[1],
         }
         return loss, theta_stats, metrics
 
     return train_loss
+
+
+def grad_align(weight: float, label_smoothing: float) -> TrainLoss:
+    """CE(x + delta) + weight (1 - mean_i cos(u(x_i), u(x_i + eta_i))), eta ~ U(-eps, eps).
+
+    GradAlign (Andriushchenko and Flammarion 2020) is FGSM training with this penalty on how the
+    input gradient turns within the ball. Only u(x + eta) is differentiated again, so that the
+    penalty costs one double backward pass; u(x) is a constant, the same one that FGSM takes.
+    """
+    attacked = adversarial(label_smoothing)
+
+    def train_loss(forward, problem: Problem, theta, theta_stats, inner: Inner):
+        x, ell = problem.x, problem.ell
+        loss, theta_stats, metrics = attacked(forward, problem, theta, theta_stats, inner)
+        # FGSM has looked at x already, so that only x + eta is new to the statistics.
+        u, _ = input_gradient(ell, theta, x)
+        eta = noise(problem.keys, x, problem.eps)
+        near, ell = slope(ell.after(theta_stats), theta, x + eta)
+        aligned = alignment(u, near)
+        loss = loss + weight * (1 - aligned)
+        return loss, ell.stats, {**metrics, "theta/alignment": aligned}
+
+    return train_loss
+
+
+def alignment(u: Array, near: Array) -> Array:
+    """mean_i cos(u_i, near_i) over the images of which neither gradient is zero; 1 without any."""
+    seen = jnp.any(u != 0, (1, 2, 3)) & jnp.any(near != 0, (1, 2, 3))
+    total = jnp.where(seen, cosine(u, near), 0.0).sum() / jnp.maximum(seen.sum(), 1)
+    return jnp.where(seen.any(), total, 1.0)

@@ -13,11 +13,24 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from l2ljax.ball import Radii
-from l2ljax.errors import InputError, nearest
+from l2ljax.errors import InputError, nearest, word
 from l2ljax.gate import check_eps as check_radius
+
+Fraction = NewType("Fraction", float)
+"""The type of a setting that is given as a number or as a text such as 8/255."""
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "": ("", lambda value: True),
@@ -44,39 +57,43 @@ class Setting(NamedTuple):
     default: Any = None
     bounds: str = ""
 
-    def check(self, value: Any) -> None:
-        """An InputError that begins with the flag, unless the setting may have this value."""
+    def check(self, value: Any, prefix: str = "") -> Any:
+        """The value, a text such as `8/255` as the number that it means.
+
+        An InputError unless the setting may have it; its line begins with the prefix, `--` for a
+        flag, and the setting's name.
+        """
+        name = prefix + self.name
         if value is None:
-            return
+            return value
         if isinstance(self.kind, tuple):
-            if value not in self.kind:
-                raise InputError(nearest(f"--{self.name}", str(value), self.kind))
-            return
+            word(name, value, self.kind)
+            return value
         try:
-            number = self._number(value)
+            read = self._read(value)
         except InputError as error:
-            raise InputError(f"--{self.name}: {error}") from None
-        if number is not None and not self.allows(number):
-            raise InputError(f"--{self.name}={value} {BOUNDS[self.bounds][0]}")
+            raise InputError(f"{name}: {error}") from None
+        number = read.number if isinstance(read, Radii) else read
+        if self.bounds and not self.allows(number):
+            raise InputError(f"{name}={value} {BOUNDS[self.bounds][0]}")
+        return read
 
     def allows(self, number: float) -> bool:
         """Whether a number lies within the bounds."""
         return BOUNDS[self.bounds][1](number)
 
-    def _number(self, value: Any) -> float | None:
+    def _read(self, value: Any) -> Any:
         if self.kind == "step":
-            step = step_size(value)
-            return step.number if isinstance(step, Radii) else step
+            return step_size(value)
         if self.kind in ("fraction", float):
             return fraction(value)
         if self.kind is int:
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
                 raise InputError(f"{value!r} is no whole number")
-            return value
-        wrong = self.kind in (bool, str) and not isinstance(value, self.kind)
-        if wrong:
+            return int(value)
+        if not isinstance(value, self.kind):
             raise InputError(f"{value!r} is no {'text' if self.kind is str else 'true or false'}")
-        return None
+        return value
 
 
 def fraction(text: str | float) -> float:
@@ -121,7 +138,8 @@ def settings_of(function: Callable[..., Any]) -> list[Setting]:
     """The settings that the keyword-only parameters of a function declare.
 
     Each is annotated `Annotated[type, "help text"]` or `Annotated[type, "help text", "bounds"]`.
-    The type is str, int, float, bool, `Literal` words, or `float | Radii` for a step.
+    The type is str, int, float, bool, `Literal` words, `Fraction` for a number that is written as
+    8/255, or `float | Radii` for a step.
     """
     hints = get_type_hints(function, include_extras=True)
     found = []
@@ -149,9 +167,11 @@ def _kind(function: Callable[..., Any], name: str, hint: Any) -> Any:
         return get_args(hint)
     if get_origin(hint) in (Union, types.UnionType) and Radii in get_args(hint):
         return "step"
+    if hint is Fraction:
+        return "fraction"
     if hint in (str, int, float, bool):
         return hint
     raise InputError(
         f"{function.__name__}: the keyword {name} is of {hint}; a setting is str, int, float, "
-        "bool, Literal words or float | Radii"
+        "bool, Literal words, Fraction or float | Radii"
     )

@@ -4,8 +4,8 @@ Symbols are the paper's ("Learning to Defend by Learning to Attack", arXiv 1811.
 theta classifier, phi attacker, f logits, g attacker output in [-1, 1], ell loss, delta
 perturbation, eps radius of the l_inf ball on the [0, 1] scale.
 
-`rng` in a solver is an array of keys, one per image, so that what an image draws depends on its row
-in the global batch and not on how the batch is cut over devices.
+`key` or `rng` is one key and `keys` is an array of them, one per image, so that what an image draws
+depends on its row in the global batch and not on how the batch is cut over devices.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ Mode = Literal["eval", "batch", "update"]
 """BatchNorm: running statistics | the batch's own, mutation discarded | the batch's own, kept."""
 
 Apply = Callable[..., tuple[Array, Tree]]
-"""f : (theta, stats, x, mode, rng=None) -> logits, stats.  g has the same form: (phi, ...)."""
+"""apply : (theta, stats, x, mode, rng=None) -> logits, stats. g has the same form: (phi, ...)."""
 
-Seeing = Callable[..., tuple[Array, Tree]]
-"""f as a loss calls it: (theta, stats, x, draw=0) -> logits, stats. The mode is bound in.
+Forward = Callable[..., tuple[Array, Tree]]
+"""forward : (theta, stats, x, draw=0) -> logits, stats: the classifier with its mode bound.
 
 `draw` counts the passes of a step, so that each has a dropout mask of its own.
 """
@@ -62,6 +62,23 @@ def without_statistics(loss: Callable[[Tree, Array], Array]) -> Ell:
     return Ell(lambda theta, stats, x, draw: (loss(theta, x), stats))
 
 
+class Problem(NamedTuple):
+    """One inner problem: the images, the loss that delta is to raise, and the ball it stays in.
+
+    x and y are images [B, H, W, C] in [0, 1] and their labels, eps the radius of the l_inf ball
+    (an array where it is warmed up). `keys` has one key an image; a training loss is given other
+    keys than the solver. `train` says whether phi learns from this solution: then its statistics
+    move, and what only phi needs is computed.
+    """
+
+    ell: Ell
+    x: Array
+    y: Array
+    eps: Array | float
+    keys: Array
+    train: bool
+
+
 class Inner(NamedTuple):
     """What the inner problem returns: delta(theta, phi) and what phi climbs besides the loss.
 
@@ -79,15 +96,16 @@ class Inner(NamedTuple):
     aux: dict[str, Array] = {}
 
 
-def no_phi(rng: Array, x: Array) -> tuple[Tree, Tree]:
+def no_phi(key: Array, x: Array) -> tuple[Tree, Tree]:
     """The init of a solver that learns nothing: there is no phi."""
     return {}, {}
 
 
 class Solver(NamedTuple):
-    """An inner problem: `init(rng, x) -> phi, phi_stats` and `solve(...) -> Inner`.
+    """How an inner problem is solved: what there is to learn, and delta for a given problem.
 
-    solve  : (rng, theta, phi, phi_stats, ell, x, y, *, eps, train) -> Inner
+    init : (key, x) -> phi, phi_stats, for images like x
+    solve : (problem, theta, phi, phi_stats) -> Inner
     radius : delta's own ball over eps; only N-FGSM plays beyond 1
     begins_at_x : whether the first input gradient is taken at x itself, where KL(f(x) || f(x)) has
     none
@@ -96,28 +114,43 @@ class Solver(NamedTuple):
     """
 
     init: Callable[[Array, Array], tuple[Tree, Tree]]
-    solve: Callable[..., Inner]
+    solve: Callable[[Problem, Tree, Tree, Tree], Inner]
     radius: float = 1
     begins_at_x: bool = False
     looks_at_delta: bool = False
 
 
-class Method(NamedTuple):
-    """A row of METHODS made concrete: the game between theta and phi.
+AttackLoss = Callable[[Forward, Tree, Tree, Array, Array], Ell]
+"""attack_loss : (forward, theta, stats, x, y) -> ell, with forward in the mode of crafting."""
 
-    attack_loss : (f, theta, stats, x, y) -> ell, with f in the mode of crafting (`Seeing`)
-    train_loss  : (rng, f, ell, theta, theta_stats, x, inner, y, *, eps)
-                  -> loss, theta_stats, metrics, with one key per image in rng and f in the turn's
-                  own mode (`Seeing`). The step itself records the loss as "theta/loss"
-    probe       : (method, f, craft_bn) -> (rng, state, x, y, eps) -> metrics, once per epoch
+TrainLoss = Callable[[Forward, Problem, Tree, Tree, Inner], tuple[Array, Tree, dict[str, Array]]]
+"""train_loss : (forward, problem, theta, theta_stats, inner) -> loss, theta_stats, metrics.
+
+forward is in the mode of the turn. Each of its passes has a `draw` of its own, and with it a
+dropout mask of its own. The step itself records the loss as "theta/loss".
+"""
+
+Probe = Callable[..., dict[str, Array]]
+"""probe : (key, state, x, y, eps) -> metrics, once per epoch."""
+
+
+class Method(NamedTuple):
+    """The game between theta and phi: an inner problem, its loss, and what theta descends.
+
+    learns : whether there is a phi that ascends; `order` says when it moves
+    probe : (method, apply, craft_bn) -> Probe, for diagnostics beside the training
+    paired : whether an image's attack depends on another image of its batch
+    selects : the validation accuracy by which the best epoch of a run is chosen
     """
 
     solver: Solver
-    attack_loss: Callable[..., Ell]
-    train_loss: Callable[..., tuple[Array, Tree, dict[str, Array]]]
-    learns: bool
-    order: Literal["simultaneous", "alternating"]
-    probe: Callable[..., Callable[..., dict[str, Array]]] | None = None
+    attack_loss: AttackLoss
+    train_loss: TrainLoss
+    learns: bool = False
+    order: Literal["simultaneous", "alternating"] = "simultaneous"
+    probe: Callable[..., Probe] | None = None
+    paired: bool = False
+    selects: Literal["robust", "clean"] = "robust"
 
 
 class State(NamedTuple):

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import optax
 
 from l2ljax.functional import functional, initialise
-from l2ljax.methods import METHODS, make_method
+from l2ljax.methods import make_method, method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
+from l2ljax.types import Problem
 
 EPS = 0.1
 
@@ -40,6 +41,9 @@ def images(n=8, size=8, channels=1, classes=10, dtype=jnp.float32):
 
 
 SETTINGS = {
+    "order": "simultaneous",
+    "label_smoothing": 0.0,
+    "remat": False,
     "inner_steps": 3,
     "inner_step": 0.04,
     "attacker_start": "zero",
@@ -60,7 +64,7 @@ SETTINGS = {
     "noise": 2.0,
     "ga_lambda": 0.5,
 }
-"""Small numbers for every setting that a row of METHODS may take."""
+"""Small numbers for every setting that a method may have."""
 
 FROM_KL = dict.fromkeys(
     ("trades", "rnn_trades"), {"attack_loss": "kl", "attacker_start": "gaussian"}
@@ -68,13 +72,15 @@ FROM_KL = dict.fromkeys(
 
 
 def method_of(name, attacker=None, **changes):
-    """A row of METHODS with small settings."""
-    takes = METHODS[name].takes
-    settings = {key: value for key, value in SETTINGS.items() if key in takes}
-    settings |= FROM_KL.get(name, {})
-    common = {"attacker": attacker or make_attacker("wide", 1, width=1 / 16)}
-    common |= {"smoothing": 0.0, "order": "simultaneous"}
-    return make_method(name, **(common | settings | changes))
+    """A method with small settings; `changes` that it does not have are left out."""
+    known = method_settings(name)
+    settings = SETTINGS | FROM_KL.get(name, {}) | changes
+    settings = {key: value for key, value in settings.items() if key in known}
+    if not wants_attacker(name):
+        return make_method(name, **settings)
+    return make_method(
+        name, attacker=attacker or make_attacker("wide", 1, width=1 / 16), **settings
+    )
 
 
 def small_net(classes=10):
@@ -87,6 +93,12 @@ def small_net(classes=10):
 def keys(n=8, seed=3):
     """One key per image."""
     return jax.random.split(jax.random.key(seed), n)
+
+
+def solve(solver, ell, x, y, theta=None, phi=None, phi_stats=None, **how):
+    """What the solver returns for these images; no phi unless it is given."""
+    how = {"eps": EPS, "keys": keys(len(x)), "train": False} | how
+    return solver.solve(Problem(ell, x, y, **how), theta, phi or {}, phi_stats or {})
 
 
 def seen_by(f, mode="eval", statistics=None):

@@ -18,8 +18,8 @@ from l2ljax.commands.flags import parse
 from l2ljax.data import load
 from l2ljax.hosts import HOSTS, join
 from l2ljax.parallel import leads
-from l2ljax.runs import game as games
 from l2ljax.runs import config as configuration
+from l2ljax.runs import game as games
 from l2ljax.runs.feed import Feed
 from l2ljax.settings import defaults
 

@@ -15,10 +15,10 @@ from games import (
     SmoothAttacker,
     SmoothClassifier,
     images,
-    keys,
     method_of,
     seen_by,
     small_net,
+    solve,
 )
 from l2ljax.ball import Radii
 from l2ljax.bilevel import Player, init_state, make_step, outside, turns
@@ -231,11 +231,11 @@ def test_gain_moves_phi_and_neither_the_loss_nor_theta():
     base = method_of("naive_l2l", SmoothAttacker())
 
     def with_gain(weight):
-        def solve(*args, **settings):
-            inner = base.solver.solve(*args, **settings)
+        def solve_with_gain(*given):
+            inner = base.solver.solve(*given)
             return inner._replace(gain=weight * (inner.delta**2).mean())
 
-        return base._replace(solver=base.solver._replace(solve=solve))
+        return base._replace(solver=base.solver._replace(solve=solve_with_gain))
 
     def play(method):
         state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
@@ -319,13 +319,13 @@ def test_grad_l2l_learns_to_attack_a_frozen_classifier():
     for _ in range(150):
         state, metrics = step(state, (x, y), jax.random.key(0))
     ell = ATTACK_LOSSES["ce"](seen_by(f), theta, {}, x, y)
-    fgsm = method_of("fgsm").solver.solve(keys(32), theta, {}, {}, ell, x, y, eps=EPS, train=False)
+    fgsm = solve(method_of("fgsm").solver, ell, x, y, theta)
     clean, strong = ell(theta, x).mean(), ell(theta, x + fgsm.delta).mean()
     assert (metrics["theta/loss"] - clean) / (strong - clean) > 0.7
     assert no_phi(jax.random.key(0), x) == ({}, {})
 
 
-UNPAIRED = [name for name, row in METHODS.items() if not row.paired]
+UNPAIRED = [name for name in METHODS if not method_of(name).paired]
 
 
 @pytest.mark.parametrize(
@@ -333,9 +333,8 @@ UNPAIRED = [name for name, row in METHODS.items() if not row.paired]
 )
 def test_parts_of_a_batch_move_the_players_as_the_whole_batch_does(name, order):
     x, y = images(size=4, classes=3)
-    changes = {"grad_norm": "none"} if "grad_norm" in METHODS[name].takes else {}
-    changes |= {"rnn_input": "sign_log"} if "rnn_input" in METHODS[name].takes else {}
-    method = method_of(name, attacker=SmoothAttacker(), order=order, **changes)
+    changes = {"order": order, "grad_norm": "none", "rnn_input": "sign_log"}
+    method = method_of(name, attacker=SmoothAttacker(), **changes)
     f, (theta, stats) = functional(SmoothClassifier()), initialise(SmoothClassifier(), KEY, x)
     state = init_state(KEY, theta, stats, method, SGD, SGD, x)
     after = []
@@ -371,9 +370,9 @@ def test_a_train_loss_of_ones_own_needs_no_metrics():
     f, theta, stats = small_net()
     x, y = images()
 
-    def train_loss(rng, f, ell, theta, theta_stats, x, inner, y, *, eps):
-        logits, theta_stats = f(theta, theta_stats, x + inner.delta)
-        return cross_entropy(logits, y).mean(), theta_stats, {}
+    def train_loss(forward, problem, theta, theta_stats, inner):
+        logits, theta_stats = forward(theta, theta_stats, problem.x + inner.delta)
+        return cross_entropy(logits, problem.y).mean(), theta_stats, {}
 
     attacker = SmoothAttacker()
     solver = method_of("grad_l2l", attacker).solver
@@ -405,11 +404,10 @@ def test_a_step_in_radii_follows_a_radius_that_is_warmed_up():
     x, y = images(classes=3)
     theta, _ = initialise(SmoothClassifier(), KEY, x)
     ell = ATTACK_LOSSES["ce"](seen_by(functional(SmoothClassifier())), theta, {}, x, y)
-    given = keys(8), theta, {}, {}, ell, x, y
     for solver in (functools.partial(pgm, 3), functools.partial(n_fgsm, 1.0)):
         start = {"start": "uniform"} if solver.func is pgm else {}
-        relative = solver(step_size=Radii(0.25), **start).solve
-        number = solver(step_size=0.025 * EPS, **start).solve
+        relative = solver(step_size=Radii(0.25), **start)
+        number = solver(step_size=0.025 * EPS, **start)
         for eps, same in ((0.1 * EPS, True), (EPS, False)):
-            found = [solve(*given, eps=eps, train=True).delta for solve in (relative, number)]
+            found = [solve(s, ell, x, y, theta, eps=eps).delta for s in (relative, number)]
             assert bool(jnp.allclose(*found, atol=1e-7)) is same

@@ -10,9 +10,9 @@ from l2ljax.attacks import parse_all
 from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
 from l2ljax.errors import InputError
+from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, MODELS, make_classifier
 from l2ljax.runs import config
-from l2ljax.runs.bridge import METHODS
 from l2ljax.runs.config import differences, epochs, read, resolve, show
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import RECIPES, default_recipe

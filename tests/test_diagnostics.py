@@ -30,10 +30,10 @@ def linear(theta, stats, x, mode, rng=None):
 def diagnosis(delta_of, theta=W, eps=EPS, f=linear):
     """The metrics of the attacker whose output in [-1, 1] is delta_of(u)."""
 
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        assert rng.shape == (len(x),) and train is False
-        out = delta_of(input_gradient(ell, theta, x)[0])
-        return Inner(eps * out, aux={"tanh": out})
+    def solve(problem, theta, phi, phi_stats):
+        assert problem.keys.shape == (len(problem.x),) and problem.train is False
+        out = delta_of(input_gradient(problem.ell, theta, problem.x)[0])
+        return Inner(problem.eps * out, aux={"tanh": out})
 
     return measure(Solver(no_phi, solve), theta, eps, f)
 
@@ -91,8 +91,8 @@ def test_an_attacker_that_is_pgd20_adds_what_pgd20_adds():
     strength = {"steps": 20, "step_size": EPS / 8, "start": "zero", "loss": "ce"}
     delta = pgd(KEY, lambda x: bent(W, {}, x, "eval")[0], X, Y, eps=EPS, **strength) - X
 
-    def solve(*args, eps, train):
-        return Inner(delta, aux={"tanh": delta / eps})
+    def solve(problem, theta, phi, phi_stats):
+        return Inner(delta, aux={"tanh": delta / problem.eps})
 
     measured = measure(Solver(no_phi, solve), f=bent)
     assert measured["adequacy"] == pytest.approx(1, abs=1e-4)
@@ -123,8 +123,8 @@ def test_the_share_of_the_ball_does_not_depend_on_its_size():
 
 
 def test_a_solver_that_does_not_tell_its_tanh_has_the_other_measures():
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        return Inner(eps * jnp.sign(input_gradient(ell, theta, x)[0]))
+    def solve(problem, theta, phi, phi_stats):
+        return Inner(problem.eps * jnp.sign(input_gradient(problem.ell, theta, problem.x)[0]))
 
     method = Method(
         Solver(no_phi, solve), ATTACK_LOSSES["ce"], adversarial(0.0), True, "simultaneous"

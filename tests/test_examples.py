@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images, seen_by
+from games import EPS, SGD, SmoothAttacker, SmoothClassifier, images, seen_by, solve
 from l2ljax import Method, functional, init_state, initialise, make_step
 from l2ljax.attacker_input import example_input, image_and_gradient
 from l2ljax.losses import ATTACK_LOSSES, adversarial
-from l2ljax.solvers import grad_l2l
+from l2ljax.solvers import l2l
 
 FOLDER = pathlib.Path(__file__).parent.parent / "examples"
 NAMES = ("new_attacker", "new_attacker_input", "new_objective", "own_model")
@@ -87,7 +87,7 @@ def test_an_attacker_that_pays_uses_less_of_the_ball():
 def test_the_new_objective_moves_phi_its_way_and_theta_as_before(net):
     frugal = importlib.import_module("new_objective").frugal
     f, theta, stats, x, y = net
-    solver = grad_l2l(SmoothAttacker(), image_and_gradient("per_example_max"), start="zero")
+    solver = l2l(SmoothAttacker(), image_and_gradient("per_example_max"), steps=1, start="zero")
     after = {}
     for name, one in {"old": solver, "new": frugal(solver, price=3.0)}.items():
         method = Method(one, ATTACK_LOSSES["margin"], adversarial(0.0), True, "simultaneous")
@@ -97,8 +97,7 @@ def test_the_new_objective_moves_phi_its_way_and_theta_as_before(net):
 
     def objective(phi):
         ell = ATTACK_LOSSES["margin"](seen_by(f, "batch", stats), theta, stats, x, y)
-        key = jax.random.key(0)
-        delta = solver.solve(key, theta, phi, {}, ell, x, y, eps=EPS, train=True).delta
+        delta = solve(solver, ell, x, y, theta, phi, train=True).delta
         margin = ell(theta, x + delta).mean()
         return margin - 3.0 * jnp.abs(delta).mean() / EPS
 

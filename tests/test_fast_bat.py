@@ -11,12 +11,12 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from games import EPS, SmoothClassifier, images, keys, seen_by
+from games import EPS, SmoothClassifier, images, keys, seen_by, solve
 from l2ljax.ball import uniform
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
-from l2ljax.solvers.fast_bat import POINTS, fast_bat
+from l2ljax.solvers.implicit import POINTS, fast_bat
 from l2ljax.types import Method
 
 N = 4
@@ -42,7 +42,7 @@ def _game(dtype):
 
 def perturbation(solver, f, theta, x, y, eps=EPS):
     ell = ATTACK_LOSSES["ce"](seen_by(f, "batch"), theta, {}, x, y)
-    return solver.solve(keys(len(x)), theta, {}, {}, ell, x, y, eps=eps, train=True).delta
+    return solve(solver, ell, x, y, theta, eps=eps).delta
 
 
 def through(point, f, theta, x, y, mixed_at="z"):
@@ -59,11 +59,11 @@ def through(point, f, theta, x, y, mixed_at="z"):
 def moved(solver, f, theta, x, y):
     """The gradient that a whole step of plain SGD has used; its randomness is keys(N)."""
 
-    def solve(rng, *args, **settings):
-        return solver.solve(keys(len(rng)), *args, **settings)
+    def with_keys(problem, *players):
+        return solver.solve(problem._replace(keys=keys(N)), *players)
 
-    pinned, sgd = solver._replace(solve=solve), optax.sgd(0.1)
-    method = Method(pinned, ATTACK_LOSSES["ce"], adversarial(0.0), False, "simultaneous")
+    pinned, sgd = solver._replace(solve=with_keys), optax.sgd(0.1)
+    method = Method(pinned, ATTACK_LOSSES["ce"], adversarial(0.0))
     state = init_state(jax.random.key(2), theta, {}, method, sgd, sgd, x)
     after, _ = quick(make_step(f, method, sgd, sgd, eps=EPS))(state, (x, y), jax.random.key(0))
     return jax.tree.map(lambda a, b: (a - b) / 0.1, theta, after.theta)

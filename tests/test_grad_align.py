@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SmoothClassifier, images, keys, method_of, seen_by
+from games import EPS, SmoothClassifier, images, keys, method_of, seen_by, solve
 from l2ljax.ball import noise
 from l2ljax.functional import functional, initialise
-from l2ljax.grad_align import alignment, grad_align
-from l2ljax.losses import ATTACK_LOSSES, adversarial, cosine
-from l2ljax.types import Inner
+from l2ljax.losses import ATTACK_LOSSES, adversarial, alignment, cosine, grad_align
+from l2ljax.types import Inner, Problem
 
 WEIGHT = 0.7
 
@@ -29,8 +28,8 @@ def game():
             def with_stats(theta, stats, x, draw=0):
                 return f(theta, stats, x, "eval")
 
-            given = (keys(4), with_stats, ell, theta, {}, x, inner, y)
-            value, _, metrics = train_loss(*given, eps=EPS)
+            problem = Problem(ell, x, y, EPS, keys(4), train=True)
+            value, _, metrics = train_loss(with_stats, problem, theta, {}, inner)
             return value, metrics
 
         yield theta, x, ell, loss
@@ -87,9 +86,7 @@ def test_without_weight_it_is_fgsm_training(game):
     for name in ("grad_align", "fgsm"):
         method = method_of(name)
         ell = method.attack_loss(seen_by(f), weights, {}, x, y)
-        solve = method.solver.solve
-        inner = solve(keys(), weights, {}, {}, ell, x, y, eps=EPS, train=True)
-        deltas.append(np.asarray(inner.delta))
+        deltas.append(np.asarray(solve(method.solver, ell, x, y, weights).delta))
     np.testing.assert_array_equal(*deltas)
 
 

@@ -20,7 +20,7 @@ from climbs import (
     play_learned,
     tune,
 )
-from games import EPS, SmoothClassifier, images, keys
+from games import EPS, SmoothClassifier, images, keys, solve
 from inner_optimisers import main
 from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, TUNED, page, summarise, verdict
 from l2ljax import attacks
@@ -30,8 +30,7 @@ from l2ljax.errors import InputError
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.solvers.apgd import apgd
-from l2ljax.solvers.rnn import rnn
+from l2ljax.solvers import apgd, rnn
 from learn_to_climb import stages
 from learn_to_climb import train as learn
 
@@ -50,8 +49,7 @@ def solved(solver, phi):
 
     @jax.jit
     def run(phi):
-        how = {"eps": EPS, "train": False}
-        return ell(None, X + solver.solve(keys(), None, phi, {}, ell, X, Y, **how).delta)
+        return ell(None, X + solve(solver, ell, X, Y, None, phi).delta)
 
     return run(phi)
 
@@ -97,8 +95,8 @@ def test_auto_pgd_is_the_solver_with_as_many_gradients(steps):
 def test_a_learned_optimiser_plays_as_the_solver_of_as_many_steps(bound, learned_step):
     cell = CoordinateLSTM(4)
     settings = {"start": "uniform", "weights": "ones", "remat": False, "learned_step": learned_step}
-    settings |= {"bound": bound}
-    solvers = {t: rnn(cell, "sign_log", t, **settings) for t in (1, 5)}
+    settings |= {"bound": bound, "preprocess": "sign_log"}
+    solvers = {t: rnn(cell, steps=t, **settings) for t in (1, 5)}
     phi = solvers[1].init(jax.random.key(3), X)[0]
     phi = phi | {"output": 20 * phi["output"]}
     player = Learned(cell, "sign_log", bound, learned_step, phi)

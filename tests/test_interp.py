@@ -15,11 +15,17 @@ from games import EPS, images, keys, seen
 from games import SmoothAttacker as Attacker
 from l2ljax.attacker_input import image_and_gradient
 from l2ljax.bilevel import init_state, make_step
+from l2ljax.devices import AXIS
 from l2ljax.functional import functional, initialise
-from l2ljax.interpolation import interpolated, interpolated_labels, partner, toward_partner
 from l2ljax.losses import cross_entropy
-from l2ljax.solvers.interp import interp
-from l2ljax.types import Inner, Method
+from l2ljax.solvers.networks import (
+    interp,
+    interpolated,
+    interpolated_labels,
+    partner,
+    toward_partner,
+)
+from l2ljax.types import Inner, Method, Problem
 
 A = image_and_gradient("batch_max")
 EPS_Y, CLASSES = 0.3, 4
@@ -43,6 +49,11 @@ def with_stats(theta, stats, x):
     return f(theta, x), stats
 
 
+def a_problem(x, y):
+    """What a training loss sees of a problem that is solved."""
+    return Problem(None, x, y, EPS, None, train=True)
+
+
 class Game:
     """Smooth nets, and images of which some pixels lie on the box; `J` is the step's."""
 
@@ -50,7 +61,7 @@ class Game:
         x, self.y = images(4, 4, classes=CLASSES, dtype=dtype)
         self.x = (np.round(10 * np.asarray(x)) - 3).clip(0, 4) / 4
         self.steps, self.keys = steps, keys(4)
-        self.solver = interp(attacker or Attacker(), A, steps)
+        self.solver = interp(attacker or Attacker(), A, steps=steps)
         self.theta = initialise(SmoothFeatures(), jax.random.key(1), self.x)[0]
         self.phi, self.phi_stats = self.solver.init(jax.random.key(2), self.x)
         draw = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], dtype, -EPS, EPS))
@@ -59,13 +70,13 @@ class Game:
     @partial(jax.jit, static_argnums=(0, 4))
     def solve(self, theta, phi, eps=EPS, train=True):
         ell = toward_partner(seen(f), theta, {}, self.x, self.y)
-        given = theta, phi, self.phi_stats, ell, self.x, self.y
-        return self.solver.solve(self.keys, *given, eps=eps, train=train)
+        problem = Problem(ell, self.x, self.y, eps, self.keys, train)
+        return self.solver.solve(problem, theta, phi, self.phi_stats)
 
     def J(self, theta, phi):
         inner = self.solve(theta, phi)
-        train_loss = interpolated(EPS_Y, 0.0)
-        loss = train_loss(None, with_stats, None, theta, {}, self.x, inner, self.y, eps=EPS)[0]
+        problem = a_problem(self.x, self.y)
+        loss = interpolated(EPS_Y, 0.0)(with_stats, problem, theta, {}, inner)[0]
         return loss + inner.gain - stop_gradient(inner.gain), inner
 
 
@@ -208,7 +219,7 @@ def test_only_in_training_the_statistics_move_and_there_is_a_gain():
 
 
 def test_a_hundred_steps_of_phi_lower_the_distance_to_the_partners_features(game):
-    method = Method(game.solver, toward_partner, interpolated(EPS_Y, 0.0), True, "simultaneous")
+    method = Method(game.solver, toward_partner, interpolated(EPS_Y, 0.0), learns=True)
     still, adam, net = optax.set_to_zero(), optax.adam(1e-2), functional(SmoothFeatures())
     state = init_state(jax.random.key(2), game.theta, {}, method, still, adam, game.x)
     step = jax.jit(make_step(net, method, still, adam, eps=EPS, craft_bn="eval"))
@@ -237,8 +248,8 @@ def test_soft_labels_are_distributions(eps_y):
 def test_zero_eps_y_is_the_cross_entropy_of_the_hard_label(game):
     @jax.jit
     def losses(delta):
-        given = game.theta, {}, game.x, Inner(delta), game.y
-        loss, _, metrics = interpolated(0.0, 0.0)(None, with_stats, None, *given, eps=EPS)
+        given = a_problem(game.x, game.y), game.theta, {}, Inner(delta)
+        loss, _, metrics = interpolated(0.0, 0.0)(with_stats, *given)
         logits = f(game.theta, game.x + delta)
         accuracy = (logits.argmax(1) == game.y).mean()
         hard = cross_entropy(logits, game.y).mean()
@@ -255,7 +266,7 @@ def test_accuracy_is_against_the_hard_label_also_where_the_soft_one_has_its_top_
         def sure(theta, stats, x):
             return 9 * jax.nn.one_hot(y, 3), stats
 
-        metrics = interpolated(0.9, 0.0)(None, sure, None, {}, {}, x, Inner(x), y, eps=EPS)[2]
+        metrics = interpolated(0.9, 0.0)(sure, a_problem(x, y), {}, {}, Inner(x))[2]
         return metrics["theta/robust_accuracy"], interpolated_labels(y, 3, 0.9).argmax(1)
 
     accuracy, top = accuracy_and_top()
@@ -279,13 +290,13 @@ def test_the_image_moves_towards_the_one_whose_label_it_leaves_out(game):
 
 
 def test_pairs_reach_over_all_devices(game):
-    def both(x, y, axis):
-        ell = toward_partner(seen(f), game.theta, {}, x, y, axis_name=axis)
-        return ell(game.theta, x), interpolated_labels(y, CLASSES, 0.5, axis)
+    def both(x, y):
+        ell = toward_partner(seen(f), game.theta, {}, x, y)
+        return ell(game.theta, x), interpolated_labels(y, CLASSES, 0.5)
 
     cut = [v.reshape(2, 2, *v.shape[1:]) for v in (game.x, game.y)]
-    split = jax.jit(jax.vmap(lambda x, y: both(x, y, "d"), axis_name="d"))(*cut)
-    whole = jax.jit(lambda x, y: both(x, y, None))(game.x, game.y)
+    split = jax.jit(jax.vmap(both, axis_name=AXIS))(*cut)
+    whole = jax.jit(both)(game.x, game.y)
     for part, one in zip(split, whole, strict=True):
         np.testing.assert_allclose(part.reshape(one.shape), one, atol=1e-6)
 

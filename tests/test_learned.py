@@ -9,8 +9,8 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of
-from l2ljax.attacks.learned import gradient_scale, learned_attack
+from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of, solve
+from l2ljax.attacks.learned import learned_attack, gradient_scale
 from l2ljax.ball import per_image
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
@@ -34,8 +34,7 @@ def net(seed=1):
 @functools.cache
 def attacker(name="grad_l2l", grad_norm="per_example_max", seed=2, **changes):
     """The settings of an attack: a solver and a phi that has seen nothing."""
-    changes |= {"grad_norm": grad_norm} if "grad_norm" in METHODS[name].takes else {}
-    method = method_of(name, SmoothAttacker(), **changes)
+    method = method_of(name, SmoothAttacker(), grad_norm=grad_norm, **changes)
     phi, phi_stats = method.solver.init(jax.random.key(seed), X)
     return {"eps": EPS, "solver": method.solver, "phi": phi, "phi_stats": phi_stats}
 
@@ -48,17 +47,15 @@ def own(a, f, x=X, y=Y, loss="ce"):
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _own(f, phi, phi_stats, x, y, solver, loss):
     ell = plain_ell(loss, f, x, y)
-    rng = per_image(KEY, len(x))
-    return x + solver.solve(rng, None, phi, phi_stats, ell, x, y, eps=EPS, train=False).delta
+    return x + solve(solver, ell, x, y, None, phi, phi_stats, keys=per_image(KEY, len(x))).delta
 
 
-ALONE = [name for name, row in METHODS.items() if not row.paired]
+ALONE = [name for name in METHODS if not method_of(name).paired]
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_the_attack_is_what_the_solver_does(name):
-    changes = {"attacker_start": "uniform"} if "attacker_start" in METHODS[name].takes else {}
-    a, f = attacker(name, **changes), net()
+    a, f = attacker(name, attacker_start="uniform"), net()
     out = learned_attack(KEY, f, X, Y, **a)
     inside = X + jnp.clip(own(a, f) - X, -EPS, EPS)  # N-FGSM's ball is larger
     np.testing.assert_allclose(out, inside, atol=1e-6)

@@ -7,10 +7,15 @@ from scipy.special import log_softmax
 
 from games import seen
 from l2ljax import losses
-from l2ljax.types import Inner
+from l2ljax.types import Inner, Problem
 
 LOGITS = np.array([[2.0, 1.0, -1.0], [0.5, 0.5, 3.0], [1.0, 4.0, 0.0]], np.float32)
 Y = np.array([0, 1, 1])
+
+
+def a_problem(x):
+    """What a training loss sees of a problem that is solved."""
+    return Problem(None, x, jnp.asarray(Y), 0.1, None, train=True)
 
 
 def test_cross_entropy_matches_numpy_for_labels_and_soft_labels():
@@ -73,9 +78,7 @@ def test_clean_mix_weighs_clean_and_attacked_by_one_to_beta():
 
     x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
     inner = Inner(delta=jnp.full_like(x, 0.25).at[:, 0, 0, 0].set(1.0))
-    loss, stats, metrics = losses.clean_mix(2.0, 0.0)(
-        None, f, None, None, 0, x, inner, jnp.asarray(Y), eps=0.1
-    )
+    loss, stats, metrics = losses.clean_mix(2.0, 0.0)(f, a_problem(x), None, 0, inner)
     clean = losses.cross_entropy(LOGITS, Y).mean()
     attacked = losses.cross_entropy((x + inner.delta).reshape(3, 3), Y).mean()
     np.testing.assert_allclose(loss, (clean + 2 * attacked) / 3, rtol=1e-5)
@@ -89,9 +92,7 @@ def test_a_solvers_soft_labels_replace_the_labels():
 
     soft = jnp.full((3, 3), 1 / 3)
     inner = Inner(delta=jnp.zeros((3, 1, 3, 1)), y=soft)
-    loss, _, _ = losses.adversarial(0.0)(
-        None, f, None, None, 0, jnp.zeros((3, 1, 3, 1)), inner, jnp.asarray(Y), eps=0.1
-    )
+    loss, _, _ = losses.adversarial(0.0)(f, a_problem(inner.delta), None, 0, inner)
     np.testing.assert_allclose(loss, losses.cross_entropy(LOGITS, soft).mean(), rtol=1e-5)
 
 
@@ -205,8 +206,7 @@ def test_trades_is_the_clean_loss_and_beta_times_the_kl_to_the_attacked_image():
         return (-p[np.arange(3), Y] + 6.0 * (np.exp(p) * (p - q)).sum(1)).mean()
 
     def loss(theta):
-        given = (None, f, None, theta, 0, x, inner, jnp.asarray(Y))
-        value, stats, metrics = losses.trades(6.0, 0.0)(*given, eps=0.1)
+        value, stats, metrics = losses.trades(6.0, 0.0)(f, a_problem(x), theta, 0, inner)
         return value, (stats, metrics)
 
     (value, (stats, metrics)), slope = jax.value_and_grad(loss, has_aux=True)(0.8)
@@ -239,6 +239,6 @@ def test_each_pass_of_a_loss_has_a_dropout_mask_of_its_own(train_loss, draws):
         return x.reshape(len(x), -1)[:, :3], stats
 
     x = jnp.asarray(LOGITS).reshape(3, 1, 3, 1)
-    train_loss(None, f, None, None, {}, x, Inner(jnp.zeros_like(x)), jnp.asarray(Y), eps=0.1)
+    train_loss(f, a_problem(x), None, {}, Inner(jnp.zeros_like(x)))
     # The second pass that TRADES makes over the clean images gives the logits of the first.
     assert seen[:2] == draws and set(seen) == {0, 1}

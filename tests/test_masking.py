@@ -392,10 +392,11 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
 
 
 def test_the_report_shows_every_check_and_what_was_not_made(capsys):
+    from l2ljax.runs.saved import Saved
+
     from l2ljax.runs import settings as configuration
     from l2ljax.runs.game import make_game
     from l2ljax.runs.masking import masking_report
-    from l2ljax.runs.saved import Saved
 
     flags = {"method": "grad_l2l", "model": "mlp", "attacker_width": 1 / 32}
     config = configuration.resolve({"dataset": "digits", **flags})

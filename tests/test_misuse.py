@@ -124,15 +124,17 @@ def in_training_mode(x):
 def method(**changes):
     settings = {"inner_steps": 1, "inner_step": 0.05, "attacker_start": "zero"}
     settings |= {"attack_loss": "ce", "clean_mix": False}
-    return make_method("pgm", **({"order": "simultaneous", "smoothing": 0.0} | settings | changes))
+    return make_method("pgm", **({"label_smoothing": 0.0} | settings | changes))
 
 
 def grad_l2l(attacker):
     how = {"attacker_start": "zero", "grad_norm": "batch_max", "attack_loss": "ce"}
-    return make_method("grad_l2l", order="simultaneous", smoothing=0.0, attacker=attacker, **how)
+    return make_method(
+        "grad_l2l", order="simultaneous", label_smoothing=0.0, attacker=attacker, **how
+    )
 
 
-PLAIN = make_method("plain", order="simultaneous", smoothing=0.0)
+PLAIN = make_method("plain", label_smoothing=0.0)
 F_NET = functional(NET)
 
 
@@ -248,15 +250,19 @@ REFUSED = [
     ("a class to initialise", lambda: initialise(Net, KEY, X), "pass a module, Net"),
     ("an nnx model to initialise", lambda: initialise(Nnx(), KEY, X), "there is functional_nnx"),
     # Training.
+    ("Grad_L2L", lambda: make_method("Grad_L2L", label_smoothing=0.0), "'grad_l2l'"),
+    ("no inner step", lambda: method(inner_steps=0), "^inner_steps=0 must be positive"),
     (
-        "Grad_L2L",
-        lambda: make_method("Grad_L2L", order="simultaneous", smoothing=0.0),
-        "'grad_l2l'",
+        "a backward inner step",
+        lambda: method(inner_step="-1eps"),
+        "^inner_step=-1eps must be positive",
     ),
-    ("no inner step", lambda: method(inner_steps=0), "inner_steps=0 must be a whole number"),
-    ("a backward inner step", lambda: method(inner_step=-0.1), "must be a number above 0"),
-    ("clean_mix no", lambda: method(clean_mix="no"), "unknown clean_mix 'no'"),
-    ("smoothing of 1", lambda: method(smoothing=1), r"smoothing=1 must be a number in \[0, 1\)"),
+    ("clean_mix no", lambda: method(clean_mix="no"), "^clean_mix: 'no' is no true or false"),
+    (
+        "smoothing of 1",
+        lambda: method(label_smoothing=1),
+        r"^label_smoothing=1 must lie in \[0, 1\)",
+    ),
     ("loss CE", lambda: method(attack_loss="CE"), "did you mean 'ce'"),
     ("a method by name", lambda: begin(played="pgm"), "method is a str: pass make_method"),
     ("a schedule as optimiser", lambda: step(tx=optax.constant_schedule(0.1)), "pass an optax"),

@@ -8,8 +8,8 @@ from l2ljax.ball import length
 from l2ljax.commands.flags import parse
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
+from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker, make_classifier
-from l2ljax.runs.bridge import METHODS
 from l2ljax.runs.config import epochs, resolve
 from l2ljax.runs.recipes import (
     DERIVED,

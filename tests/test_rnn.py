@@ -12,18 +12,26 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
+import games
 from games import EPS, SmoothClassifier, images, keys
 from l2ljax.attacks.learned import learned_attack
 from l2ljax.ball import STARTS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS, make_move, rnn, sign_log, step_bound
+from l2ljax.solvers.recurrent import (
+    PREPROCESS,
+    WEIGHTS,
+    make_move,
+    rnn,
+    sign_log,
+    step_bound,
+)
 from l2ljax.types import without_statistics
 
 X, Y = images(size=4, classes=3)
 NET = functional(SmoothClassifier())
-SETTINGS = {"pre": "sign_log", "start": "uniform", "weights": "ones"}
+SETTINGS = {"preprocess": "sign_log", "start": "uniform", "weights": "ones"}
 SETTINGS |= {"remat": False, "learned_step": True, "bound": 0.5}
 
 
@@ -54,7 +62,7 @@ def ell_of(y):
 
 def solve(rule, phi, x=X, y=Y, theta=None, ell=None, train=False, eps=EPS):
     ell, theta = ell or ell_of(y), net() if theta is None else theta
-    return rule.solve(keys(len(x)), theta, phi, {}, ell, x, y, eps=eps, train=train)
+    return games.solve(rule, ell, x, y, theta, phi, eps=eps, train=train)
 
 
 def play(rule, phi, **how):
@@ -82,7 +90,7 @@ def lstm(phi, a, h, c):
 
 @pytest.mark.parametrize("pre, parameters", [("batch_max", 450), ("sign_log", 490)])
 def test_the_cell_has_450_parameters_with_one_channel_and_490_with_two(pre, parameters):
-    phi, stats = solver(hidden=10, pre=pre).init(jax.random.key(0), X)
+    phi, stats = solver(hidden=10, preprocess=pre).init(jax.random.key(0), X)
     assert sum(w.size for w in jax.tree.leaves(phi)) == parameters and stats == {}
     bound = 1 / math.sqrt(10)
     for name, most in (("input", bound), ("state", bound), ("output", bound / 10)):
@@ -255,7 +263,7 @@ def test_a_permutation_of_the_pixels_permutes_delta():
 
 @pytest.mark.parametrize("pre", ["sign_log", "none"])
 def test_an_image_does_not_depend_on_the_size_of_its_batch(pre):
-    rule, phi = solver(pre=pre), phi_of(2 if pre == "sign_log" else 1)
+    rule, phi = solver(preprocess=pre), phi_of(2 if pre == "sign_log" else 1)
     few = play(rule, phi, x=X[:2], y=Y[:2]).delta
     np.testing.assert_allclose(play(rule, phi).delta[:2], few, atol=1e-6)
 
@@ -265,7 +273,7 @@ def test_an_image_does_not_depend_on_the_size_of_its_batch(pre):
 )
 def test_delta_stays_in_ball_and_box(pre, learned_step):
     x = X.round()  # every pixel on the box
-    rule = solver(5, pre=pre, learned_step=learned_step)
+    rule = solver(5, preprocess=pre, learned_step=learned_step)
     phi = phi_of(2 if pre == "sign_log" else 1, scale=5.0)
     run = jax.jit(lambda eps: solve(rule, phi, x=x, eps=eps).delta)
     delta = run(EPS)
@@ -276,7 +284,7 @@ def test_delta_stays_in_ball_and_box(pre, learned_step):
 
 def test_a_fixed_step_has_the_signs_direction_and_a_finite_derivative_where_there_is_none():
     cell = CoordinateLSTM(4)
-    move = make_move(cell, "sign", learned_step=False)
+    move = make_move(cell, preprocess="sign", learned_step=False)
     q = np.float32([2.0, -1e-3, 0.0, 0.0]).reshape(1, 2, 2, 1)  # no input, no carry: o is 0
 
     def moved(phi):

@@ -1,14 +1,26 @@
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of, seen_by, small_net
+from games import solve as solve_once
 from l2ljax import solvers
-from l2ljax.attacker_input import GRAD_NORMS, image_and_gradient, input_gradient, normalise
+from l2ljax.attacker_input import (
+    GRAD_NORMS,
+    image_alone,
+    image_and_gradient,
+    input_gradient,
+    normalise,
+)
+from l2ljax.ball import box, start_of
+from l2ljax.devices import AXIS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES
-from l2ljax.models import make_attacker
+from l2ljax.models import CoordinateLSTM, make_attacker
 
 A = image_and_gradient("batch_max")
 
@@ -21,7 +33,7 @@ def game(solver, x, y, seed=1):
     phi, phi_stats = solver.init(jax.random.key(seed + 1), x)
 
     def delta(theta, phi, eps=EPS, train=False):
-        return solver.solve(keys(len(x)), theta, phi, phi_stats, ell, x, y, eps=eps, train=train)
+        return solve_once(solver, ell, x, y, theta, phi, phi_stats, eps=eps, train=train)
 
     return theta, phi, ell, delta
 
@@ -50,38 +62,74 @@ def test_pgm_raises_the_loss_it_climbs():
     assert bool((ell(theta, x + pgm(theta, phi).delta) > ell(theta, x)).all())
 
 
-@pytest.mark.parametrize("start", ["zero", "gaussian"])
-@pytest.mark.parametrize("train", [False, True])
-def test_multistep_with_one_step_is_grad_l2l(start, train):
-    attacker, x = make_attacker("two_layer", 1, width=1 / 16), images()[0]
-    grad = solvers.grad_l2l(attacker, A, start)
-    many = solvers.multistep_l2l(attacker, A, start, 1)
-    _compare(grad, many, x, train)
+@pytest.mark.parametrize("A", [A, image_alone], ids=["Grad L2L", "Naive L2L"])
+def test_one_step_of_l2l_is_the_papers_formula_to_the_last_bit(A):
+    """delta = box(eps g(A(x + start))), for delta and for the gradient by phi."""
+    attacker, (x, y) = make_attacker("two_layer", 1, width=1 / 16), images()
+    (f, theta, stats), g = small_net(), functional(attacker)
+    ell = ATTACK_LOSSES["ce"](seen_by(f, "eval", stats), theta, {}, x, y)
+    for start, train in itertools.product(("zero", "gaussian"), (False, True)):
+        solver = solvers.l2l(attacker, A, steps=1, start=start)
+        phi, phi_stats = solver.init(jax.random.key(2), x)
+
+        def solved(phi, solver=solver, phi_stats=phi_stats, train=train):
+            inner = solve_once(solver, ell, x, y, theta, phi, phi_stats, train=train)
+            return (inner.delta * x).sum(), (inner.delta, inner.phi_stats)
+
+        def written(phi, start=start, phi_stats=phi_stats, train=train):
+            a, _ = A(x + start_of(start)(keys(), x, EPS), y, theta, ell)
+            out, moved = g(phi, phi_stats, a, "update" if train else "eval")
+            delta = box(x, EPS * out)
+            return (delta * x).sum(), (delta, moved)
+
+        with jax.disable_jit():
+            found, expected = (
+                jax.grad(total, has_aux=True)(phi)[::-1] for total in (solved, written)
+            )
+        jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), found[1], expected[1])
 
 
-def _compare(a, b, x, train):
-    f, theta, stats = small_net()
-    y = images()[1]
-    phi, phi_stats = a.init(jax.random.key(2), x)
-    ell = ATTACK_LOSSES["ce"](seen_by(f, "eval", stats), theta, stats, x, y)
+RNN = {"preprocess": "sign_log", "weights": "ones", "learned_step": True, "bound": 0.5}
+SOLVERS = {
+    "none": (solvers.none(), ""),
+    "fgsm": (solvers.fgsm(), ""),
+    "pgm": (solvers.pgm(2, 0.04, "uniform"), ""),
+    "n_fgsm": (solvers.n_fgsm(1.0, EPS), ""),
+    "apgd": (solvers.apgd(3, "uniform"), ""),
+    "l2l": (solvers.l2l(SmoothAttacker(), A, steps=2, start="zero"), "phi"),
+    "kstep_l2l": (
+        solvers.kstep_l2l(SmoothAttacker(), A, steps=2, step_size=0.04, start="zero"),
+        "phi",
+    ),
+    "interp": (solvers.interp(SmoothAttacker(), A, steps=2), ""),
+    "rnn": (solvers.rnn(CoordinateLSTM(4), steps=2, start="uniform", remat=False, **RNN), ""),
+    "fast_bat": (solvers.fast_bat("ns_pgd", 0.08, 10.0, "z"), "theta"),
+}
+"""Every solver, and the player whose derivative passes through its delta."""
 
-    def total(phi, solver):
-        inner = solver.solve(keys(), theta, phi, phi_stats, ell, x, y, eps=EPS, train=train)
-        return (inner.delta * x).sum(), inner
 
-    # Operation by operation, so that "equal" means equal to the last bit.
-    with jax.disable_jit():
-        (_, one), d_one = jax.value_and_grad(total, has_aux=True)(phi, a)
-        (_, two), d_two = jax.value_and_grad(total, has_aux=True)(phi, b)
-    for left, right in zip(*map(jax.tree.leaves, (one, two)), strict=True):
-        np.testing.assert_array_equal(left, right)
-    for left, right in zip(*map(jax.tree.leaves, (d_one, d_two)), strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-6)
+def test_delta_carries_the_derivative_of_the_player_that_its_solver_lets_through():
+    assert set(SOLVERS) == set(solvers.__all__)
+    x, y = images(n=4, size=4, classes=3)
+    for name, (solver, expected) in SOLVERS.items():
+        theta, phi, _, delta = game(solver, x, y)
+
+        def total(theta, phi, delta=delta):
+            return (delta(theta, phi).delta * x).sum()
+
+        slopes = jax.grad(total, (0, 1))(theta, phi)
+        reached = [
+            player
+            for player, slope in zip(("theta", "phi"), slopes, strict=True)
+            if any(bool(leaf.any()) for leaf in jax.tree.leaves(slope))
+        ]
+        assert "".join(reached) == expected, name
 
 
 def test_kstep_takes_small_steps_and_projects_once():
     x, y = images(classes=3)
-    solver = solvers.kstep_l2l(SmoothAttacker(), A, "zero", 3, 0.05)
+    solver = solvers.kstep_l2l(SmoothAttacker(), A, steps=3, step_size=0.05, start="zero")
     theta, phi, ell, delta = game(solver, x, y)
     g = functional(SmoothAttacker())
     point = x
@@ -96,7 +144,8 @@ def test_two_step_follows_the_papers_formula():
     # Black and white pixels too: there the raw outputs are summed, and only the image is cut.
     x, y = images(classes=3)
     x = jnp.round(x)
-    theta, phi, ell, delta = game(solvers.multistep_l2l(SmoothAttacker(), A, "zero", 2), x, y)
+    solver = solvers.l2l(SmoothAttacker(), A, steps=2, start="zero")
+    theta, phi, ell, delta = game(solver, x, y)
     phi = jax.tree.map(lambda w: 4 * w, phi)
     g = functional(SmoothAttacker())
     first = EPS * g(phi, {}, A(x, y, theta, ell)[0], "eval")[0]
@@ -110,7 +159,7 @@ def test_two_step_follows_the_papers_formula():
 
 def test_the_attackers_statistics_see_every_inner_call_in_training_only():
     attacker, (x, y) = make_attacker("two_layer", 1, width=1 / 16), images()
-    solver = solvers.multistep_l2l(attacker, A, "zero", 2)
+    solver = solvers.l2l(attacker, A, steps=2, start="zero")
     theta, phi, _, delta = game(solver, x, y % 3)
     before = solver.init(jax.random.key(2), x)[1]
     frozen = delta(theta, phi, train=False).phi_stats
@@ -147,13 +196,13 @@ def test_grad_norms():
     }
     assert set(expected) == set(GRAD_NORMS)
     for name, values in expected.items():
-        np.testing.assert_allclose(normalise(u, name, None).ravel(), values)
-        assert not np.isnan(normalise(0 * u, name, None)).any(), f"{name}: a zero gradient"
+        np.testing.assert_allclose(normalise(u, name).ravel(), values)
+        assert not np.isnan(normalise(0 * u, name)).any(), f"{name}: a zero gradient"
 
 
 def test_batch_max_is_global_over_devices():
     u = jnp.array([[[[1.0]]], [[[4.0]]]])
-    split = jax.vmap(lambda u: normalise(u[None], "batch_max", "d"), axis_name="d")(u)
+    split = jax.vmap(lambda u: normalise(u[None], "batch_max"), axis_name=AXIS)(u)
     np.testing.assert_allclose(split.ravel(), [0.25, 1.0])
 
 
@@ -168,6 +217,6 @@ def test_every_attack_loss_drives_every_gradient_attacker(name):
         f = functional(net)
         ell = ATTACK_LOSSES[loss](seen_by(f), theta, {}, x + 0.01, y)
         phi, stats = method.solver.init(jax.random.key(2), x)
-        inner = method.solver.solve(keys(), theta, phi, stats, ell, x, y, eps=EPS, train=False)
+        inner = solve_once(method.solver, ell, x, y, theta, phi, stats)
         deltas.append(np.asarray(inner.delta))
     assert len({delta.tobytes() for delta in deltas}) == len(deltas)

@@ -112,8 +112,8 @@ def test_trades_passes_clean_images_twice_and_the_attacked_ones_between(name, m)
     stats = jax.tree.map(lambda a: a + 0.5, stats)
     method = method_of(name, SmoothAttacker())
 
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        return Inner(0.4 * (0.7 - x))
+    def solve(problem, theta, phi, phi_stats):
+        return Inner(0.4 * (0.7 - problem.x))
 
     method = method._replace(solver=Solver(no_phi, solve), learns=False)
     state = init_state(KEY, theta, stats, method, SGD, SGD, x)

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 ROOMS = (
     ("types", "errors", "streams", "ball", "gate", "settings", "devices", "target"),
-    ("inner_loop", "grad_align", "interpolation", "auto_pgd", "step_input", "two_terms"),
+    ("inner_loop", "step_input"),
     (
         "attacker_input",
         "functional",

@@ -15,9 +15,9 @@ from l2ljax.ball import per_image, uniform
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
-from l2ljax.solvers.fast_bat import fast_bat
+from l2ljax.solvers import fast_bat
+from l2ljax.solvers.implicit import tree_cosine, two_terms
 from l2ljax.streams import stream
-from l2ljax.two_terms import cosine, two_terms
 from l2ljax.types import Inner, Method, Solver, no_phi
 
 NAMES = {f"implicit/{name}" for name in ("interior", "cosine", "direct_norm", "cross_norm")}
@@ -90,7 +90,7 @@ def test_the_two_terms_add_up_to_the_gradient_of_a_step():
 
 
 def fixed(delta, radius=1.0):
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
+    def solve(problem, theta, phi, phi_stats):
         return Inner(delta)
 
     return Solver(no_phi, solve, radius)
@@ -113,19 +113,19 @@ def test_the_interior_is_counted_strictly_inside_ball_and_box(radius, inside):
 def test_the_modes_are_those_of_thetas_turn(order, craft_bn):
     seen = []
 
-    def f(theta, stats, x, mode, rng=None):
+    def apply(theta, stats, x, mode, rng=None):
         seen.append(mode)
         return x.reshape(len(x), -1)[:, :3] * theta, stats
 
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        ell(theta, x)
-        seen.append("attacker " + ("train" if train else "eval"))
-        return Inner(jnp.zeros_like(x))
+    def solve(problem, theta, phi, phi_stats):
+        problem.ell(theta, problem.x)
+        seen.append("attacker " + ("train" if problem.train else "eval"))
+        return Inner(jnp.zeros_like(problem.x))
 
     method, sgd = method_of(Solver(no_phi, solve), order, learns=True), optax.sgd(1.0)
     x, y = images(classes=3)
     state = init_state(jax.random.key(0), jnp.ones(()), {}, method, sgd, sgd, x)
-    two_terms(method, f, craft_bn)(KEY, state, x, y, EPS)
+    two_terms(method, apply, craft_bn)(KEY, state, x, y, EPS)
     attacker = "attacker train" if order == "simultaneous" else "attacker eval"
     assert seen == [craft_bn, attacker, "update"]
 
@@ -153,6 +153,6 @@ def test_the_cosine_of_known_trees():
         {"w": jnp.array([4.0]), "b": jnp.array(3.0)},
     )
     nothing = {"w": jnp.zeros(1), "b": jnp.zeros(())}
-    np.testing.assert_allclose(cosine(a, b), 24 / 25, rtol=1e-6)
-    np.testing.assert_allclose(cosine(a, jax.tree.map(jnp.negative, a)), -1, rtol=1e-6)
-    assert cosine(a, nothing) == cosine(nothing, b) == 0
+    np.testing.assert_allclose(tree_cosine(a, b), 24 / 25, rtol=1e-6)
+    np.testing.assert_allclose(tree_cosine(a, jax.tree.map(jnp.negative, a)), -1, rtol=1e-6)
+    assert tree_cosine(a, nothing) == tree_cosine(nothing, b) == 0

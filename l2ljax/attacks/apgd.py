@@ -5,7 +5,7 @@
     x_adv = apgd(rng, f, x, y, eps=0.5, steps=100, loss="dlr", norm="l2", start=delta)
     x_adv = apgd(rng, noisy, x, y, eps=8/255, steps=100, loss="ce", eot=20)     # noisy(x, key)
 
-The climb itself is `l2ljax.auto_pgd`, with the three readings of the authors' code.
+The climb itself is in `l2ljax.solvers.hand_made`, with the three readings of the authors' code.
 
 SETTLE iterates after its fall it is settled what an image returns, so a batch may stop early and
 no image depends on how long its mates stand. The authors' code returns the last misclassified
@@ -33,9 +33,9 @@ from l2ljax.attacks.loop import (
     mean_over_keys,
     one_by_one,
 )
-from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import PROJECT, TINY, box, per_image, size
 from l2ljax.losses import cross_entropy, dlr, dlr_targeted
+from l2ljax.solvers.hand_made import after_look, begin_climb, check_windows, next_point
 from l2ljax.types import Array, Tree
 
 LOSSES = {"ce": cross_entropy, "dlr": dlr}
@@ -48,7 +48,7 @@ SETTLE = 10
 
 
 class _State(NamedTuple):
-    # Down to `halved` these are the fields of auto_pgd.Climb, which says what they are.
+    # Down to `halved` these are the fields of solvers.hand_made.Climb, which says what they are.
     delta: Array
     before: Array
     u: Array
@@ -94,14 +94,14 @@ def _step(i, s: _State, f, x, labels, eps, checks, noise, *, loss, norm, eot):
         value = _CLIMBED[loss](logits, *labels)
         return value.sum(), (value, logits)
 
-    delta = move(s, i, _unit(s.u, norm), inside)
+    delta = next_point(s, i, _unit(s.u, norm), inside)
     look = partial(jax.grad(climbed, has_aux=True), x + delta)
     u, (value, logits) = _mean(look, noise, i, eot)
 
     wrong = fooled(logits, labels[0])
     fallen = jnp.where(wrong | (s.fallen > 0), s.fallen + 1, 0)
     adversarial = choose(wrong & (fallen <= SETTLE), delta, s.adversarial)
-    s = judge(s, i, delta, u, value, checks[i])
+    s = after_look(s, i, delta, u, value, checks[i])
     return s._replace(adversarial=adversarial, fallen=fallen)
 
 
@@ -127,7 +127,7 @@ def _begin(x, delta, lost, eps, norm):
     """Nothing known yet but the start, and which images were lost before it."""
     delta = box(x, PROJECT[norm](delta, eps))
     fallen = jnp.where(lost, SETTLE, jnp.zeros(len(x), int))
-    return _State(**begin(delta, eps)._asdict(), adversarial=jnp.zeros_like(x), fallen=fallen)
+    return _State(**begin_climb(delta, eps)._asdict(), adversarial=jnp.zeros_like(x), fallen=fallen)
 
 
 @jax.jit
@@ -153,7 +153,7 @@ def _attack(rng, f, x, y, *, eps, steps, loss, rank, norm, start, eot):
     else:
         delta = gate.perturbation(start, x)
     s = _begin(x, delta, fooled(clean, y), eps, norm)
-    args = (f, x, labels, eps, jnp.asarray(windows(steps)), noise)
+    args = (f, x, labels, eps, jnp.asarray(check_windows(steps)), noise)
     settings = {"loss": loss, "norm": norm, "eot": eot}
     return _found(x, iterate(_step, s, *args, steps=steps + 1, done=_settled, **settings))
 

@@ -1,11 +1,11 @@
 """A trained attacker phi as an attack on any classifier, not only on the one it grew up with.
 
-    solver = grad_l2l(attacker, image_and_gradient("per_example_max"), start="zero")
+    solver = l2l(attacker, image_and_gradient("per_example_max"), steps=1, start="zero")
     x_adv = learned_attack(rng, f, x, y, eps=8/255, solver=solver, phi=phi, phi_stats=phi_stats)
 
 or, with the gradient over one fixed number, as it was over the training batch's maximum:
 
-    solver = grad_l2l(attacker, image_and_gradient("none"), start="zero")
+    solver = l2l(attacker, image_and_gradient("none"), steps=1, start="zero")
     scale = gradient_scale(f_trained, x_train_batch, y_train_batch)
     x_adv = learned_attack(rng, f, x, y, eps=8/255, solver=solver, phi=phi, ..., scale=scale)
 
@@ -30,7 +30,7 @@ from l2ljax.attacks.entrance import check_inputs, classes_of
 from l2ljax.attacks.loop import classifier
 from l2ljax.ball import box, per_image, project
 from l2ljax.losses import ATTACK_LOSSES, plain_ell
-from l2ljax.types import Array, Ell, Solver, Tree, without_statistics
+from l2ljax.types import Array, Ell, Problem, Solver, Tree, without_statistics
 
 
 def learned_attack(
@@ -65,7 +65,7 @@ def _solve(keys, f, x, y, eps, phi, phi_stats, scale, solver, loss):
         key, x, y = key[None], x[None], y[None]
         ell = _scaled(plain_ell(loss, f, x, y), scale)
         # theta is all inside f: a solver asks for it only to hand it to ell.
-        inner = solver.solve(key, None, phi, phi_stats, ell, x, y, eps=eps, train=False)
+        inner = solver.solve(Problem(ell, x, y, eps, key, train=False), None, phi, phi_stats)
         return inner.delta[0]
 
     delta = jax.vmap(alone)(keys, x, y)

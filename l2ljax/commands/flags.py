@@ -12,7 +12,7 @@ from absl import flags
 
 from l2ljax.errors import InputError, nearest
 from l2ljax.plugins import Plugins, split
-from l2ljax.settings import Setting, fraction
+from l2ljax.settings import Setting
 
 PLUGINS = Setting(
     "plugins", str, "files of your own, joined by commas, that a run or a flag names", ""
@@ -74,9 +74,9 @@ def parse(table: Sequence[Setting], argv: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
     given: dict[str, Any] = {name: values[name].value for name in known if values[name].present}
     for name, value in given.items():
-        known[name].check(value)
+        read = known[name].check(value, "--")
         if known[name].kind is float:
-            given[name] = fraction(value)
+            given[name] = read
     return given
 
 

@@ -25,8 +25,8 @@ from l2ljax.figures.style import (
     series,
     styled,
 )
-from l2ljax.methods import METHODS
 from l2ljax.record import read
+from l2ljax.runs.game import method_of
 
 PLAYERS = (("theta", "classifier θ", BLACK), ("phi", "attacker φ", GREEN))
 
@@ -76,7 +76,7 @@ def draw_run(workdir: pathlib.Path) -> list[pathlib.Path]:
     """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png."""
     config = json.loads((workdir / "config.json").read_text())
     lines, title = read(workdir / "metrics.jsonl"), describe(config)
-    selects = METHODS[config["method"]].selects
+    selects = method_of(config, channels=1).selects
     drawn = [draw_curves(workdir / "curves.png", lines, title, selects)]
     if any(name.startswith("attacker/") for line in lines for name in line):
         drawn.append(draw_attacker(workdir / "attacker.png", lines, title))

@@ -20,6 +20,7 @@ from l2ljax.bilevel import evaluating
 from l2ljax.evaluation.results import radius_text
 from l2ljax.figures.style import BLACK, GREEN, GREY, RED, TITLE, save, styled
 from l2ljax.runs.run import load_data, load_run
+from l2ljax.types import Problem
 
 CELL, GAP, LEFT, TOP, CAPTION, BETWEEN, EDGE = 0.92, 0.1, 1.5, 0.9, 0.24, 0.14, 0.14
 """Inches: an image, the space beside it, the column of names, the title, a caption, and so on."""
@@ -40,17 +41,8 @@ def draw_sheet(workdir: pathlib.Path, path: pathlib.Path, columns: int) -> pathl
 
     seen = evaluating(game.apply, run.theta_stats)
     ell = game.method.attack_loss(seen, run.theta, run.theta_stats, x, y)
-    own = game.method.solver.solve(
-        jax.random.split(key, len(x)),
-        run.theta,
-        state.phi,
-        state.phi_stats,
-        ell,
-        x,
-        y,
-        eps=eps,
-        train=False,
-    )
+    problem = Problem(ell, x, y, eps, jax.random.split(key, len(x)), train=False)
+    own = game.method.solver.solve(problem, run.theta, state.phi, state.phi_stats)
     strength = {"eps": eps, "steps": 10, "step_size": eps / 3, "start": "zero", "loss": "ce"}
     rows = {
         "FGSM": fgsm(key, f, x, y, eps=eps) - x,

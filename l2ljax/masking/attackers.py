@@ -26,7 +26,7 @@ from l2ljax.ball import per_image, scale
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy, plain_ell
 from l2ljax.masking.subject import PlayAttack, Subject
 from l2ljax.masking.verdict import Check, make_check
-from l2ljax.types import Array, Solver, Tree
+from l2ljax.types import Array, Problem, Solver, Tree
 
 
 def _on_sibling(rng, f, x, y, *, eps, norm, sibling):
@@ -77,7 +77,7 @@ def _ascend(phi, phi_stats, opt, keys, f, x, y, eps, *, solver, loss, tx):
     ell = plain_ell(loss, f, x, y)
 
     def J(phi):
-        inner = solver.solve(keys, None, phi, phi_stats, ell, x, y, eps=eps, train=True)
+        inner = solver.solve(Problem(ell, x, y, eps, keys, train=True), None, phi, phi_stats)
         return cross_entropy(f(x + inner.delta), y).mean() + inner.gain, inner.phi_stats
 
     d_phi, phi_stats = jax.grad(J, has_aux=True)(phi)

@@ -14,12 +14,13 @@ from typing import Any
 
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.errors import InputError
+from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.plugins import Plugins, split
-from l2ljax.runs.bridge import METHODS, check_name
+from l2ljax.runs.bridge import check_name
 from l2ljax.runs.recipes import DERIVED, default_recipe, find_recipe, layers_of
 from l2ljax.runs.settings import COMMON, METHOD_NAMES, WHAT, method_settings, table
-from l2ljax.settings import Setting, check_eps, fraction, settings_of, step_size
+from l2ljax.settings import Setting, check_eps, fraction, settings_of
 
 
 class Config(dict[str, Any]):
@@ -58,13 +59,7 @@ class Config(dict[str, Any]):
 
     def of(self, function: Any) -> dict[str, Any]:
         """The values of the settings that a function takes, as the numbers they stand for."""
-        return {s.name: _number(s, self[s.name]) for s in settings_of(function)}
-
-
-def _number(setting: Setting, value: Any) -> Any:
-    if value is None or setting.kind not in ("step", "fraction", float):
-        return value
-    return step_size(value) if setting.kind == "step" else fraction(value)
+        return {s.name: s.check(self[s.name], "--") for s in settings_of(function)}
 
 
 def resolve(given: Mapping[str, Any], plugins: Plugins | None = None) -> Config:
@@ -120,7 +115,7 @@ def _leave_out_foreign(config: Config, function: Any, given: Mapping[str, Any]) 
 def _check(config: Config, known: Mapping[str, Setting]) -> None:
     """An InputError for the first setting that cannot be, alone or beside another."""
     for name, setting in known.items():
-        setting.check(config[name])
+        setting.check(config[name], "--")
     for name in ("theta_drops", "phi_drops"):
         epochs(config[name], f"--{name}")
     config.find("attacker", ATTACKERS)
@@ -200,7 +195,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             or given is None
         ):
             return given
-        return _number(kinds[name], given)
+        return kinds[name].check(given)
 
     return [
         f"--{name}: {old.get(name)} -> {new.get(name)}"

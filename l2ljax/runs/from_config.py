@@ -15,13 +15,12 @@ from l2ljax.checkpoint import restore_any
 from l2ljax.data import Dataset
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.errors import InputError
+from l2ljax.methods import make_method, wants_attacker
+from l2ljax.models import make_attacker
 from l2ljax.parallel import Layout, lay_out
 from l2ljax.runs.bridge import (
     ONE_DEVICE,
-    make_attacker,
     make_classifier,
-    make_method,
-    takes_attacker,
 )
 from l2ljax.runs.config import Config, epochs
 from l2ljax.runs.game import Game, make_game
@@ -114,13 +113,10 @@ def method_of(config: Config, channels: int, axis_name=None) -> Method:
             dtype=_dtype(config),
             axis_name=axis_name,
         )
-        if takes_attacker(function)
+        if wants_attacker(function)
         else None
     )
-    settings = config.of(function)
-    if "bat_lambda" in settings:
-        settings["bat_lambda"] = settings["bat_lambda"] or 1 / settings["bat_step"]
-    return make_method(function, attacker=attacker, axis_name=axis_name, **settings)
+    return make_method(function, attacker=attacker, **config.of(function))
 
 
 def _augment_of(config: Config) -> Any:

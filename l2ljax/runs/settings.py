@@ -11,10 +11,10 @@ from typing import Any
 from l2ljax.data import DATASETS
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.errors import InputError
+from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.parallel import KINDS
 from l2ljax.plugins import Plugins, split
-from l2ljax.runs.bridge import METHODS
 from l2ljax.runs.recipes import RECIPES
 from l2ljax.schedules import OPTIMISERS, SCHEDULES
 from l2ljax.settings import Setting, settings_of

@@ -203,7 +203,7 @@ def _read_settings(settings: dict[str, Any], plugins: Plugins) -> tuple[Config, 
         word("setting", name, [*known, *ways])
     options = defaults(OPTIONS) | {k: v for k, v in settings.items() if k in ways}
     for name, setting in ways.items():
-        setting.check(options[name])
+        setting.check(options[name], "--")
     if options["tensorboard"] is None:
         options["tensorboard"] = have("tensorboardX")
     if options["select_check"] and config["val_size"] == 0:

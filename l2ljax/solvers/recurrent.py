@@ -5,7 +5,7 @@ could be obtained, so cell, steps and losses are ours; docs/methods.md says afte
 
     x_{t+1} = clip(x_t + alpha tanh(o_t)),  (o_t, h_{t+1}) = cell(pre(q_t), h_t),  q_t = grad J(x_t)
 
-The one surprising thing: phi does not learn through delta but through `gain`. q_t is a constant, so
+phi does not learn through delta but through `gain`. q_t is a constant, so
 the gradient of J(x_t) by phi is that of <q_t, x_t(phi)>, and q_t is the next step's input anyway:
 learning costs one more gradient, q_T, and no second derivative.
 """
@@ -23,13 +23,13 @@ from l2ljax.ball import box, project, start_of
 from l2ljax.errors import word
 from l2ljax.functional import functional, initialise
 from l2ljax.inner_loop import repeat
-from l2ljax.types import Array, Inner, Solver
+from l2ljax.types import Array, Inner, Problem, Solver
 
 P = 10
 """sign_log tells gradients above e^-p apart by their logarithm (Andrychowicz et al. 2016)."""
 
 
-def sign_log(q: Array, axis_name: str | None = None) -> Array:
+def sign_log(q: Array) -> Array:
     """(log|v| / p, sign v) where |v| >= e^-p, else (-1, e^p v): two channels for every v."""
     large = jnp.abs(q) >= math.exp(-P)
     # The logarithm of 0 is never taken: its derivative is NaN even where it is not chosen.
@@ -39,7 +39,7 @@ def sign_log(q: Array, axis_name: str | None = None) -> Array:
 
 
 def _one_channel(grad_norm: GradNorm) -> Callable[..., Array]:
-    return lambda q, axis_name=None: normalise(q, grad_norm, axis_name)[..., None]
+    return lambda q: normalise(q, grad_norm)[..., None]
 
 
 PREPROCESS: dict[str, Callable[..., Array]] = {
@@ -48,7 +48,7 @@ PREPROCESS: dict[str, Callable[..., Array]] = {
     "batch_max": _one_channel("batch_max"),
     "none": _one_channel("none"),
 }
-"""What the cell sees of a gradient: (q, axis_name=None) -> [..., channels]."""
+"""What the cell sees of a gradient q: [..., channels]."""
 
 WEIGHTS: dict[str, Callable[[Any, int], Any]] = {
     "ones": lambda t, steps: 1,
@@ -64,7 +64,7 @@ def step_bound(eps: Array | float, steps: int, bound: float, learned_step: bool)
 
 
 def make_move(
-    cell: Any, pre: str, learned_step: bool, axis_name: str | None = None
+    cell: Any, *, preprocess: str, learned_step: bool
 ) -> Callable[..., tuple[Array, Any, Array]]:
     """One step: (phi, q, carry, delta, x, eps, alpha) -> delta, carry, tanh(o).
 
@@ -72,11 +72,11 @@ def make_move(
     derivative, so it is written tanh(o) / |tanh(o)| with a constant denominator: the value is
     sign(o), the gradient that of tanh(o) over its size.
     """
-    word("input of the cell", pre, PREPROCESS)
-    g, see = functional(cell), PREPROCESS[pre]
+    word("input of the cell", preprocess, PREPROCESS)
+    g, see = functional(cell), PREPROCESS[preprocess]
 
     def move(phi, q, carry, delta, x, eps, alpha):
-        (o, carry), _ = g(phi, {}, (see(q, axis_name), carry), "eval")
+        (o, carry), _ = g(phi, {}, (see(q), carry), "eval")
         out = along = jnp.tanh(o)
         if not learned_step:
             size = stop_gradient(jnp.abs(out))
@@ -88,14 +88,14 @@ def make_move(
 
 def rnn(
     cell: Any,
-    pre: str,
+    *,
     steps: int,
     start: str,
+    preprocess: str,
     weights: str,
-    remat: bool,
     learned_step: bool,
     bound: float,
-    axis_name: str | None = None,
+    remat: bool,
 ) -> Solver:
     """delta_{t+1} = Pi(delta_t + alpha tanh(o_t)); gain = mean_i sum_t w_t <q_t, x_t(phi)>.
 
@@ -105,17 +105,19 @@ def rnn(
     way back instead of being kept for every step. Without `train` there is no gain and no q_T.
     """
     word("weights of the losses", weights, WEIGHTS)
-    move, begin = make_move(cell, pre, learned_step, axis_name), start_of(start)
+    move = make_move(cell, preprocess=preprocess, learned_step=learned_step)
+    begin, see = start_of(start), PREPROCESS[preprocess]
     again = jax.checkpoint(move, prevent_cse=False) if remat else move
 
-    def init(rng, x):
+    def init(key, x):
         q = jnp.zeros_like(x[:1])
-        seen: Any = PREPROCESS[pre](q), cell.zero_carry(q)
-        return initialise(cell, rng, seen)
+        seen: Any = see(q), cell.zero_carry(q)
+        return initialise(cell, key, seen)
 
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
+    def solve(problem: Problem, theta, phi, phi_stats) -> Inner:
+        x, eps, ell, train = problem.x, problem.eps, problem.ell, problem.train
         radii = eps, jnp.asarray(step_bound(eps, steps, bound, learned_step), x.dtype)
-        first, fixed = (begin(rng, x, eps), cell.zero_carry(x)), stop_gradient(phi)
+        first, fixed = (begin(problem.keys, x, eps), cell.zero_carry(x)), stop_gradient(phi)
 
         def step(state):
             t, delta, carry, qs, ell, _ = state
