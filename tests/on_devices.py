@@ -19,7 +19,6 @@ from l2ljax.data import load
 from l2ljax.hosts import HOSTS, join
 from l2ljax.parallel import leads
 from l2ljax.runs import config as configuration
-from l2ljax.runs import game as games
 from l2ljax.runs.feed import Feed
 from l2ljax.settings import defaults
 
@@ -52,7 +51,7 @@ COMMON = {
 def steps(method: str, kind: str, width: str, kept: dict) -> None:
     config = configuration.resolve({**COMMON, "method": method, **METHODS[method]})
     data = load("digits", train_size=STEPS[width] * COMMON["batch_size"])
-    game = games.make_game(config, data, games.layout_of(config, kind))
+    game = from_config.game_of(config, data, from_config.layout_of(config, kind))
     programs = set()
     state = jax.tree.map(widen, game.init(SEED))
     state = game.layout.replicate(state)

@@ -11,8 +11,9 @@ import pytest
 from l2ljax.commands import evaluate, train
 from l2ljax.evaluation import resume
 from l2ljax.evaluation.accuracy import freeze
-from l2ljax.runs import settings as configuration
-from l2ljax.runs.game import load_data, make_game
+from l2ljax.runs import config as configuration
+from l2ljax.runs.from_config import game_of
+from l2ljax.runs.run import load_data
 
 SMALL = [
     "--model=mlp",
@@ -241,7 +242,7 @@ def test_curves_and_the_masking_report_end_in_the_json(workdir, multistep, tmp_p
 def test_a_run_in_bfloat16_is_attacked_in_float32():
     """The same weights: a search that ended on bfloat16 claims would be too weak."""
     config = configuration.resolve({"dataset": "digits", "model": "mlp", "bf16": True})
-    game = make_game(config, load_data(config, None))
+    game = game_of(config, load_data(config, None))
     state, x = game.init(0), jnp.zeros((2, 8, 8, 1))
     weights = state.theta, state.theta_stats
     assert "bf16" in str(jax.make_jaxpr(freeze(game.f)(*weights))(x))

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 
 from l2ljax.checkpoint.manifest import flatten, nest
 from l2ljax.commands import export, train
+from l2ljax.data import load
 from l2ljax.functional import functional
-from l2ljax.runs.saved import open_run, restore
+from l2ljax.runs.run import load_run
 
 SMALL = [
     "--model=mlp",
@@ -52,8 +53,7 @@ def names(folder):
 
 
 def restored(workdir, which):
-    config, data, game = open_run(workdir, None)
-    return restore(workdir, which, config, data, game)
+    return load_run(workdir, which)
 
 
 @pytest.mark.parametrize("which", ["best", "last", "last_ema"])
@@ -81,12 +81,12 @@ def test_logits_from_the_files_alone_are_those_of_the_checkpoint(learned, tmp_pa
     theta = np.load(tmp_path / "out" / "theta.npz")
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     saved = restored(learned, "best")
-    x = saved.data.x_test[:32].astype(np.float32) / 255
+    x = load("digits").x_test[:32].astype(np.float32) / 255
     h = ((x - meta["dataset"]["mean"]) / meta["dataset"]["std"]).reshape(len(x), -1)
     for layer in ("fc1", "fc2"):
         h = np.maximum(h @ theta[f"params/{layer}/kernel"] + theta[f"params/{layer}/bias"], 0)
     logits = h @ theta["params/head/kernel"] + theta["params/head/bias"]
-    expected, _ = saved.game.f(saved.theta, saved.state.theta_stats, x, "eval")
+    expected, _ = saved.game.apply(saved.theta, saved.state.theta_stats, x, "eval")
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -392,17 +392,17 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
 
 
 def test_the_report_shows_every_check_and_what_was_not_made(capsys):
-    from l2ljax.runs.saved import Saved
-
-    from l2ljax.runs import settings as configuration
-    from l2ljax.runs.game import make_game
+    from l2ljax.runs import config as configuration
+    from l2ljax.runs.from_config import game_of
     from l2ljax.runs.masking import masking_report
+    from l2ljax.runs.memory import CheckpointsInMemory
+    from l2ljax.runs.run import Run
 
     flags = {"method": "grad_l2l", "model": "mlp", "attacker_width": 1 / 32}
     config = configuration.resolve({"dataset": "digits", **flags})
-    game = make_game(config, DIGITS)
-    state = game.init(0)
-    saved = Saved(config, DIGITS, game, state, state.theta, state.theta_stats, {}, 0)
+    game, checkpoints = game_of(config, DIGITS), CheckpointsInMemory()
+    checkpoints.save(0, game.init(0), {}, kind="best")
+    saved = Run(game, checkpoints, "best", config=config)
     settings = {"eps": EPS, "batch_size": 10, "seed": 0, "response_epochs": 1, "budget": SMALL}
     report = masking_report(saved, X[:10], Y[:10], **settings)
     written = report.as_json()

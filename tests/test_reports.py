@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from l2ljax.commands import compare, demo, evaluate, search
-from l2ljax.commands.comparison_page import page
 from l2ljax.evaluation.results import interval, wilson
 from l2ljax.methods import METHODS
+from l2ljax.runs.comparison import page
 from l2ljax.settings import defaults
 from l2ljax.tables import markdown
 
@@ -197,7 +197,7 @@ def test_every_draw_of_a_search_is_a_possible_run():
     trials = defaults(search.FLAGS)["trials"]
     assert set(search.SPACES) == set(METHODS)
     for method in search.SPACES:
-        draws = [search.draw(method, trial, 1000) for trial in range(trials)]
+        draws = [search.draw(search.SPACES[method], trial, 1000) for trial in range(trials)]
         assert len({json.dumps(flags) for flags in draws}) == trials
         for flags in draws:
             config.resolve({"dataset": "digits", "method": method, **flags})
