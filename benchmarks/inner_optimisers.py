@@ -152,7 +152,7 @@ def bench(given: dict[str, Any]) -> int:
     for name, workdir in given_phi.items():
         player = taken_from(workdir, data_dir)
         players[name] = [(player, bounds(player, options["t_max"]))]
-    seen = data.x_train, data.y_train, radius
+    seen = np.asarray(data.x_train), np.asarray(data.y_train), radius
     for seed in seeds:
         print(f"training phi on {home}, seed {seed}", file=sys.stderr)
         player = train(first.f, *seen, int(seed), options)

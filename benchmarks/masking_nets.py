@@ -153,7 +153,8 @@ def nets() -> list[Net]:
 def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, State]:
     """A run without files and without selection: the state of the last epoch."""
     game = make_game(config, data)
-    state, feed = game.init(seed), Feed(game, data, seed)
+    state = game.init(seed)
+    feed = Feed(data, seed, layout=game.layout, batch_size=game.batch_size)
     for epoch in range(config["epochs"]):
         for n, arguments in feed.epoch(epoch, 0):
             state, _ = game.program(n, state, *arguments)(state, *arguments)

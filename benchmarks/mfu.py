@@ -112,7 +112,8 @@ def measure(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     data = random_images(steps * batch, options["size"], options["channels"])
     game = make_game(config, data, layout_of(config, "none"))
     chunk = 1 if jax.default_backend() == "cpu" else steps
-    feed, state = Feed(game, data, 0, chunk=chunk), game.init(0)
+    feed = Feed(data, 0, layout=game.layout, batch_size=game.batch_size, chunk=chunk)
+    state = game.init(0)
 
     def run() -> float:
         nonlocal state

@@ -59,7 +59,8 @@ def time_step(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     data = load(config["dataset"], data_dir=options["data_dir"] or str(cache_folder("data")))
     game = make_game(config, data, layout_of(config, options["child"]))
     state = game.layout.replicate(game.init(0))
-    n, arguments = next(Feed(game, data, 0).epoch(0, 0))
+    feed = Feed(data, 0, layout=game.layout, batch_size=game.batch_size)
+    n, arguments = next(feed.epoch(0, 0))
     program = game.program(n, state, *arguments)
 
     def run(steps: int) -> float:

@@ -131,7 +131,9 @@ def train_once(
     if not len(data.x_val):
         raise InputError("--val_size=0 holds out no validation images to choose by")
     game = make_game(config, data)
-    state, feed, rng = game.init(seed), Feed(game, data, seed), jax.random.key(seed)
+    batch_size, part_size = game.batch_size, game.part_size
+    feed = Feed(data, seed, layout=game.layout, batch_size=batch_size, part_size=part_size)
+    state, rng = game.init(seed), jax.random.key(seed)
     best, kept, seconds = {"robust": -1.0}, state, 0.0
     every = max(1, config["epochs"] // 15)
     judge = parse("selection" if game.selects == "robust" else "clean")

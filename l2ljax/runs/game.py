@@ -44,6 +44,7 @@ class Game(NamedTuple):
     train_step: Callable[..., tuple[State, dict[str, Array]]]
     program: Callable[..., Callable]
     layout: Layout
+    batch_size: int
     rows: int
     part_size: int
     diagnose: Callable[..., dict[str, float]]
@@ -136,6 +137,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         train_step=train_step,
         program=_compile_once(train_step, layout),
         layout=layout,
+        batch_size=config["batch_size"],
         rows=rows,
         part_size=config["batch_size"] // config["accumulate"],
         diagnose=make_diagnose(f, method),

@@ -92,7 +92,15 @@ class Run:
             if step >= self.total or self.notes["stopped"]:
                 return state
             on_device = self.options["data_on"] != "host"
-            self.feed = Feed(self.game, self.data, self.seed, chunk=self.chunk, on_device=on_device)
+            self.feed = Feed(
+                self.data,
+                self.seed,
+                layout=self.layout,
+                batch_size=self.game.batch_size,
+                part_size=self.game.part_size,
+                chunk=self.chunk,
+                on_device=on_device,
+            )
             state = self.layout.replicate(state)
             record = stack.enter_context(
                 Record(
