@@ -30,6 +30,8 @@ class Images:
     """
 
     ndim = 4
+    checks_itself = True
+    """For `gate.check_images`: every image is checked when it is read."""
 
     def __init__(
         self,
