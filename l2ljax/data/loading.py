@@ -1,13 +1,7 @@
-"""`load`: a name -> three splits, from the first source that has the data; and a user's own data.
-
-A set of our table is looked for in this order: a tree that tfds prepared, the unpacked official
-files, the official archive, a download. Where a better source is damaged the next one is not
-tried; the user is told.
-"""
+"""`load`: a name -> three splits; `from_user`: the same of a user's own arrays and sources."""
 
 import os
 import pathlib
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from l2ljax.data import official
-from l2ljax.data.dataset import Arrays, Dataset, make_dataset
+from l2ljax.data.dataset import Dataset, make_dataset
 from l2ljax.data.pictures import read_folder
 from l2ljax.data.sources import as_source
 from l2ljax.data.stream import Stream, checked_arrays
 from l2ljax.data.table import DATASETS, Row
-from l2ljax.data.tree import configurations, find_tree, read_row, read_tree
+from l2ljax.data.tree import configurations, find_tree, read_tree
 from l2ljax.errors import DataError, nearest
 from l2ljax.settings import Setting, settings_of
 
@@ -89,7 +83,9 @@ def load(
     _fixed(name, image_size)
     if not isinstance(row, Row):
         return from_user(row(**_checked_settings(name, row, settings or {})), name, **sizes)
-    x_train, y_train, x_test, y_test = _read(name, row, root, download, progress)
+    if settings:
+        raise DataError(f"{name} has no settings of its own: {', '.join(settings)}")
+    x_train, y_train, x_test, y_test = official.read(name, row, root, download, progress)
     return make_dataset(
         name,
         (x_train, y_train),
@@ -131,10 +127,18 @@ def from_user(
         lacking = "train" if train is None else "test"
         raise DataError(f"{name}: neither {lacking} nor x_{lacking} and y_{lacking} are given")
     names = given.get("class_names")
-    names = names or tuple(map(str, range(_count_classes(train, name))))
+    allowed = f"and there are {len(names or ())} class_names"
+    if not names:
+        names = tuple(map(str, range(_count_classes(train, name))))
+        allowed = f"y_train none above {len(names) - 1}"
     for split, part in parts.items():
-        if part is not None and split != "train":
-            _check_against(train[0], part, split, len(names), name)
+        if part is not None:
+            _check_against(train[0], part, split, len(names), allowed, name)
+    for key in ("mean", "std"):
+        channels = train[0].shape[-1]
+        if given.get(key) is not None and len(given[key]) != channels:
+            said = f"{key} has {len(given[key])} numbers, the images {channels} channels"
+            raise DataError(f"{name}: {said}")
     options = {key: given[key] for key in ("mean", "std", "augment") if key in given}
     sizes: dict[str, Any] = {"val_size": val_size, "train_size": train_size}
     return make_dataset(name, train, test, val=val, class_names=names, **sizes, **options)
@@ -184,20 +188,24 @@ def _count_classes(train: tuple[Any, Any], name: str) -> int:
     return len(found)
 
 
-def _check_against(x_train: Any, part: tuple[Any, Any], split: str, k: int, name: str) -> None:
-    """That another split has images and labels like those of training."""
+def _check_against(
+    x_train: Any, part: tuple[Any, Any], split: str, k: int, allowed: str, name: str
+) -> None:
+    """That a split has images and labels like those of training."""
     x, y = part
-    if isinstance(x, Stream):
+    if isinstance(x, Stream) and split != "train":
         raise DataError(f"{name}: {split} is a stream of batches: give arrays or items")
     if x_train.shape[1:] != x.shape[1:]:
         shapes = x_train.shape[1:], x.shape[1:]
-        line = f"x_train has images of shape {shapes[0]}, x_{split} of {shapes[1]}"
-        raise DataError(f"{name}: {line}")
+        raise DataError(
+            f"{name}: x_train has images of shape {shapes[0]}, x_{split} of {shapes[1]}"
+        )
     if x_train.dtype != x.dtype:
         types = f"x_train is {x_train.dtype}, x_{split} {x.dtype}"
         raise DataError(f"{name}: {types}: give both in one scale")
-    if y.max() >= k:
-        raise DataError(f"{name}: y_{split} has the label {y.max()}, y_train none above {k - 1}")
+    top = (x.num_classes or 0) - 1 if isinstance(x, Stream) else y.max()
+    if top >= k:
+        raise DataError(f"{name}: y_{split} has the label {top}, {allowed}")
 
 
 def _checked_settings(name: str, function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,44 +232,6 @@ def _any_tree(name: str, root: pathlib.Path) -> pathlib.Path | None:
     if len(several) > 1:
         raise DataError(f"{name} in {root} has several configurations: name {' or '.join(several)}")
     return find_tree(name, root)
-
-
-def _read(name: str, row: Row, root: pathlib.Path | None, download: bool, progress: bool) -> Arrays:
-    """The arrays of a row from the first source in data_dir that has them, or downloaded."""
-    if not row.archives:
-        return row.read({})
-    if root is None:
-        raise DataError(f"{name}: data_dir is needed, the folder of its files")
-    if tree := find_tree(row.tfds, root):
-        where, arrays = tree, read_row(row, tree)
-    else:
-        where, arrays = root, _read_official(name, row, root, download, progress)
-    counts = len(arrays.y_train), len(arrays.y_test)
-    if 0 in counts:
-        raise DataError(f"{where}: {name} has {counts[0]} training and {counts[1]} test images")
-    if counts != row.counts:
-        warnings.warn(
-            f"{name} in {where} has {counts[0]:,} training and {counts[1]:,} test images, the"
-            f" official set {row.counts[0]:,} and {row.counts[1]:,}",
-            stacklevel=3,
-        )
-    return arrays
-
-
-def _read_official(
-    name: str, row: Row, root: pathlib.Path, download: bool, progress: bool
-) -> Arrays:
-    """From the official files, after fetching those that are missing if `download` allows it."""
-    files, wanted = official.find_files(row, root)
-    if wanted:
-        known = official.known_files(row)
-        missing = {archive: known[archive] for archive in wanted}
-        if not download:
-            described = official.describe(missing, root / name)
-            raise DataError(f"{name}: not found in {root}; {described}")
-        official.fetch(name, missing, root / name, progress)
-        files, _ = official.find_files(row, root)
-    return row.read(files)
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:

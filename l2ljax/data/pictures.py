@@ -75,13 +75,20 @@ def pictures(
     n: int,
     channels: int,
     image_size: int | None,
+    like: Images | None,
 ) -> Images:
-    """n encoded pictures as `Images`; open_one: row -> a path, or the bytes."""
+    """n encoded pictures as `Images`; open_one: row -> a path, or the bytes.
+
+    Without `image_size` all must have the shape of those of `like`, or of the first one.
+    """
 
     def read(i: int) -> np.ndarray:
         return decode(open_one(i), where(i), channels, image_size)
 
-    shape = (image_size, image_size, channels) if image_size else read(0).shape
+    if image_size is not None:
+        shape = image_size, image_size, channels
+    else:
+        shape = read(0).shape if like is None else like.image_shape
     hint = "give --image_size=N, to which all are resized and cropped"
     return Images(read, where, (n, *shape), hint=hint)
 
@@ -102,17 +109,17 @@ def read_folder(path: pathlib.Path, image_size: int | None = None) -> dict[str, 
             raise DataError(f"{path}: expected a folder test, or val, beside train")
         warnings.warn(f"{path}: no folder test: val is the test set", stacklevel=4)
         splits["test"] = splits.pop("val")
-    channels, parts = None, {}
+    channels, train, parts = 3, None, {}
     for split, folder in splits.items():
         files, labels = _listed(folder, names)
-        channels = channels or _channels(files)
-        x = pictures(
-            files.__getitem__,
-            lambda i, files=files: str(files[i]),
-            len(files),
-            channels,
-            image_size,
-        )
+        if train is None:
+            channels = _channels(files)
+
+        def where(i: int, files: Sequence[pathlib.Path] = files) -> str:
+            return str(files[i])
+
+        x = pictures(files.__getitem__, where, len(files), channels, image_size, train)
+        train = x if train is None else train
         parts[split] = x, labels
     return {**parts, "class_names": names}
 

@@ -17,7 +17,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from l2ljax.data.stream import Draw, Stream, StreamLabels, checked_arrays, checked_labels
+from l2ljax.data.stream import (
+    Draw,
+    Stream,
+    StreamLabels,
+    checked_arrays,
+    checked_labels,
+    data_errors,
+)
 from l2ljax.errors import DataError
 
 
@@ -102,8 +109,12 @@ def as_source(thing: Any, name: str = "train") -> tuple[Pixels, np.ndarray | Str
     number of threads it can be read from at once. Without `labels` all items are read once before
     training, to know them.
     """
-    if isinstance(thing, tuple) and len(thing) == 2 and all(hasattr(a, "shape") for a in thing):
-        return checked_arrays(*thing, (f"{name}: x", f"{name}: y"))
+    if isinstance(thing, tuple) and len(thing) == 2 and hasattr(thing[0], "shape"):
+        x, y = thing
+        if not isinstance(x, Images):
+            return checked_arrays(x, y, (f"{name}: x", f"{name}: y"))
+        with data_errors():
+            return x, checked_labels(y, len(x), f"{name}: y")
     if isinstance(thing, Stream):
         return thing, StreamLabels(thing)
     if hasattr(thing, "__len__") and hasattr(thing, "__getitem__"):
@@ -155,7 +166,8 @@ def _items(source: Any, name: str) -> tuple[Images, np.ndarray]:
             images.alike(image, i)
 
         _each(fill, n, images.threads)
-    return images, checked_labels(np.asarray(labels), n, f"labels of {name}")
+    with data_errors():
+        return images, checked_labels(np.asarray(labels), n, f"labels of {name}")
 
 
 BLOCK = 1000

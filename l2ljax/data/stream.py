@@ -9,6 +9,7 @@ stream = Stream(draw, batches=100, num_classes=10)
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,7 @@ class Stream:
         self.batches, self.num_classes = batches, num_classes
         batch = next(self._drawn(0, 0, 0), None)
         if batch is None:
-            raise DataError(
-                f"{name}: the function of batches drew none for (seed, epoch, first) = 0"
-            )
+            raise DataError(f"{name}: the function of batches drew none in epoch 0")
         x, _ = self._checked(batch, "batch 0 of epoch 0", first=True)
         self.batch_size, self.image_shape, self.dtype = len(x), x.shape[1:], x.dtype
         if batches is None or num_classes is None:
@@ -200,9 +199,16 @@ def checked_arrays(
     x: Any, y: Any, names: tuple[str, str], *, whole: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images as uint8 or float32 [N, H, W, C], labels as int32; names are those of x and y."""
-    try:
+    with data_errors():
         x = checked_images(x, names[0], whole=whole)
         return x, checked_labels(y, len(x), names[1])
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """What the gate says of data is a DataError."""
+    try:
+        yield
     except DataError:
         raise
     except InputError as error:

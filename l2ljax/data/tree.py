@@ -114,7 +114,7 @@ class Tree:
             if len(chosen or names) != 1:
                 raise DataError(
                     f"{self.folder}: expected one {kind.__name__} among the features "
-                    f"{', '.join(features)}; found {', '.join(names) or 'none'}"
+                    f"{', '.join(sorted(features))}; found {', '.join(sorted(names)) or 'none'}"
                 )
             found += chosen or names
         return found[0], found[1]
@@ -177,39 +177,37 @@ def read_tree(folder: pathlib.Path, image_size: int | None = None) -> dict[str, 
     feature, names = tree.builder.info.features[tree.image], _class_names(tree)
     if np.dtype(feature.np_dtype) != np.uint8:
         raise DataError(f"{folder}: images of {feature.np_dtype}, expected uint8")
-    channels, parts = 1 if feature.shape[-1] == 1 else 3, {}
-    labels = {split: tree.labels(split) for split in ("train", *TEST) if split in tree.splits}
-    for split, y in labels.items():
-        if y.size and y.max() < 0:
-            warnings.warn(
-                f"{folder}: the split {split} has no labels and is not used", stacklevel=4
-            )
-    labels = {split: y for split, y in labels.items() if y.size and y.max() >= 0}
-    known = ", ".join(tree.splits)
+    channels = 1 if feature.shape[-1] == 1 else 3
+    labels = {}
+    for split in ("train", *TEST):
+        if split in tree.splits:
+            y = tree.labels(split)
+            if y.size and y.max() < 0:
+                line = f"{folder}: the split {split} has no labels and is not used"
+                warnings.warn(line, stacklevel=4)
+            elif y.size:
+                labels[split] = y
     if "train" not in labels or len(labels) < 2:
-        raise DataError(
-            f"{folder}: expected the splits train and test or validation, found {known}"
-        )
+        known = ", ".join(sorted(tree.splits))
+        raise DataError(f"{folder}: expected the splits train and test or validation, not {known}")
+    train, parts = None, {}
     for split, name in zip(labels, ("train", "test", "val"), strict=False):
         n, read = tree.examples(split)
+
+        def encoded(i: int, read: Callable[[int], dict[str, Any]] = read) -> bytes:
+            return read(i)[tree.image]
+
+        def where(i: int, split: str = split) -> str:
+            return f"{folder}: {split} image {i}"
+
+        x = pictures(encoded, where, n, channels, image_size, train)
+        train = x if train is None else train
         y = checked_range(f"{folder} ({split})", labels[split], 0, len(names) - 1)
-        x = pictures(
-            lambda i, read=read: read(i)[tree.image],
-            lambda i, split=split: f"{folder}: {split} image {i}",
-            n,
-            channels,
-            image_size,
-        )
         parts[name] = x, y
     return {**parts, "class_names": names}
 
 
 def _class_names(tree: Tree) -> tuple[str, ...]:
-    """Those that the tree knows; some sets have two classes of one name, and get numbers too."""
+    """Those that the tree knows, or numbers."""
     label = tree.builder.info.features[tree.label]
-    names = label.names or [str(i) for i in range(label.num_classes)]
-    return (
-        tuple(names)
-        if len(set(names)) == len(names)
-        else tuple(f"{n} {i}" for i, n in enumerate(names))
-    )
+    return tuple(label.names or map(str, range(label.num_classes)))
