@@ -1,6 +1,7 @@
 """A user's own data: items on demand, functions of batches, arrays; one line for what is wrong."""
 
-import inspect
+import pathlib
+import re
 import threading
 import weakref
 from typing import Annotated
@@ -330,4 +331,11 @@ def test_a_row_of_the_table_may_be_a_function_with_settings_of_its_own(monkeypat
         load("digits", settings={"noise": 1.0})
     with pytest.raises(DataError, match="--image_size=32: the images of digits are of one size"):
         load("digits", image_size=32)
-    assert "settings" in inspect.signature(load).parameters
+
+
+def test_the_page_about_data_runs_as_printed():
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "docs/data.md", "exec"), {"__name__": "page"})

@@ -11,7 +11,7 @@ import pytest
 from l2ljax.commands import train
 from l2ljax.data import DATASETS, Stream, epoch_order, from_user, load
 from l2ljax.errors import DataError, InputError
-from l2ljax.parallel import ONE
+from l2ljax.parallel import ONE, Layout
 from l2ljax.runs.feed import AHEAD, Feed, ahead, fits
 from test_train import PLAIN, assert_same_run, interrupt_at
 
@@ -48,17 +48,19 @@ def streamed(drawn=draw, n=N, shape=SHAPE, size=6):
     return from_user((stream, Items(4, shape)), "streamed")
 
 
-def feed(data, **options):
-    return Feed(data, 3, layout=ONE, batch_size=B, **options)
+def feed(data, layout=ONE, **options):
+    return Feed(data, 3, layout=layout, batch_size=B, **options)
 
 
 def seen(data, epoch, rollbacks, step=None, **options):
-    """Of every step the images, known by their first pixel, and the labels."""
+    """Of every step the images, known by their first pixel, and the labels, on device 0."""
     steps, fed = [], feed(data, **options)
     at = epoch * fed.steps_per_epoch if step is None else step
     for n, chunk in fed.epoch(epoch, rollbacks, step):
-        x, y, order = (np.asarray(a) for a in (chunk.x, chunk.y, chunk.order))
-        for k in range(at - int(chunk.first), at - int(chunk.first) + n):
+        x, y, order, first = (np.asarray(a) for a in chunk[:4])
+        if fed.layout.kind == "pmap":
+            x, y, order, first = x[0], y[0], order[0], first[0]
+        for k in range(at - int(first), at - int(first) + n):
             steps.append([(int(x[r, 0, 0, 0]), int(y[r])) for r in order[k * B : (k + 1) * B]])
         at += n
     return steps
@@ -73,6 +75,9 @@ def test_the_same_rows_reach_the_same_step_wherever_the_images_lie():
     for options in ({"on_device": False}, {"on_device": False, "chunk": 3}):
         assert seen(arrays, 0, 0, **options) == seen(data, 0, 0, **options) == expected
     assert seen(data, 0, 0, on_device=True) == expected
+    for kind in ("pmap", "sharding"):
+        for on_device in (False, True):
+            assert seen(data, 0, 0, layout=Layout(kind), on_device=on_device) == expected
     assert seen(data, 0, 0, 5) == expected[5:]
     assert seen(data, 0, 1) != expected and seen(data, 1, 0) != expected
     assert fits(arrays) and not fits(data), "what is read on demand stays where it is, if not told"
@@ -85,8 +90,9 @@ def test_a_stream_is_cut_into_the_runs_batches_from_any_step_on():
     drawn = np.concatenate([x[:, 0, 0, 0] for x, _ in draw(3, 0, 0)])
     assert [pair for step in whole for pair in step] == [(i, i % 2) for i in drawn[:56]]
     for step in range(8):
-        for chunk in (1, 3):
-            assert seen(data, 0, 0, step, chunk=chunk) == whole[step:]
+        for chunk, kind in ((1, "none"), (3, "pmap"), (3, "sharding")):
+            layout = Layout(kind)
+            assert seen(data, 0, 0, step, chunk=chunk, layout=layout) == whole[step:]
     again, later = seen(data, 0, 1), seen(data, 1, 0, 7)
     assert again == seen(data, 0, 1) != whole and later != whole
     with pytest.raises(InputError, match="streamed: a stream of batches cannot lie on the device"):

@@ -117,15 +117,14 @@ def augment_images(rng: Array, x: Array, augment: str | Augmentation) -> Array:
         how = augment
     if how is None:
         return scale(x)
-    keys = per_image(rng, len(x))
     if isinstance(how, Augment):
-        return scale(_crop(keys, x, how))
+        return scale(_crop(rng, x, how))
     x = scale(x)
     _check_augmentation(how, x)
-    return jnp.minimum(jnp.maximum(jax.vmap(how)(keys, x), 0.0), 1.0)
+    return jnp.minimum(jnp.maximum(jax.vmap(how)(per_image(rng, len(x)), x), 0.0), 1.0)
 
 
-def _crop(keys: Array, x: Array, how: Augment) -> Array:
+def _crop(rng: Array, x: Array, how: Augment) -> Array:
     """Pad, crop to the old size, flip; of pixels as they are stored."""
     pad = pad_width(x.shape)
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=how.pad)
@@ -138,7 +137,7 @@ def _crop(keys: Array, x: Array, how: Augment) -> Array:
             image = jnp.where(jax.random.bernoulli(key_flip), image[:, ::-1], image)
         return image
 
-    return jax.vmap(one)(keys, padded)
+    return jax.vmap(one)(per_image(rng, len(x)), padded)
 
 
 def _check_augmentation(how: Augmentation, x: Array) -> None:
