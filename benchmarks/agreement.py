@@ -31,15 +31,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from l2ljax.runs.saved import WHICH, restore
 
 from l2ljax.ball import NORMS, scale
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError, nearest
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.runs import config as configuration
-from l2ljax.runs.run import load_data
 from l2ljax.runs.from_config import game_of
-from l2ljax.runs.saved import WHICH, restore
+from l2ljax.runs.run import load_data
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults, fraction
 from official.gates import judge_cascades, misses

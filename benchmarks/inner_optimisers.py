@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from l2ljax.runs.saved import WHICH, images_of, open_run, restore
 
 from climbs import (
     BOUNDED,
@@ -46,7 +47,6 @@ from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.models.lstm import CoordinateLSTM
-from l2ljax.runs.saved import WHICH, images_of, open_run, restore
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
@@ -152,7 +152,7 @@ def bench(given: dict[str, Any]) -> int:
     for name, workdir in given_phi.items():
         player = taken_from(workdir, data_dir)
         players[name] = [(player, bounds(player, options["t_max"]))]
-    seen = data.x_train, data.y_train, radius
+    seen = np.asarray(data.x_train), np.asarray(data.y_train), radius
     for seed in seeds:
         print(f"training phi on {home}, seed {seed}", file=sys.stderr)
         player = train(first.f, *seen, int(seed), options)

@@ -16,8 +16,8 @@ from l2ljax.commands.search import train_once
 from l2ljax.data import Dataset
 from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import Game
 from l2ljax.runs.from_config import game_of
+from l2ljax.runs.game import Game
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 
@@ -154,7 +154,8 @@ def nets() -> list[Net]:
 def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, State]:
     """A run without files and without selection: the state of the last epoch."""
     game = game_of(config, data)
-    state, feed = game.init(seed), Feed(game, data, seed)
+    state = game.init(seed)
+    feed = Feed(data, seed, layout=game.layout, batch_size=game.batch_size)
     for epoch in range(config["epochs"]):
         for n, arguments in feed.epoch(epoch, 0):
             state, _ = game.program(n, state, *arguments)(state, *arguments)

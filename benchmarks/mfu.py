@@ -34,7 +34,7 @@ from l2ljax.profiler import Trace
 from l2ljax.progress import duration
 from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.from_config import layout_of, game_of
+from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults
 from passes import FORWARD, count_passes, write_out
 from step_cost import alike
@@ -112,7 +112,8 @@ def measure(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     data = random_images(steps * batch, options["size"], options["channels"])
     game = game_of(config, data, layout_of(config, "none"))
     chunk = 1 if jax.default_backend() == "cpu" else steps
-    feed, state = Feed(game, data, 0, chunk=chunk), game.init(0)
+    feed = Feed(data, 0, layout=game.layout, batch_size=game.batch_size, chunk=chunk)
+    state = game.init(0)
 
     def run() -> float:
         nonlocal state

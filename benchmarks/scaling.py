@@ -30,7 +30,7 @@ from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.profiler import STEPS, Trace
 from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.from_config import layout_of, game_of
+from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults
 from sides import run_side
 from step_cost import alike
@@ -59,7 +59,8 @@ def time_step(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     data = load(config["dataset"], data_dir=options["data_dir"] or str(cache_folder("data")))
     game = game_of(config, data, layout_of(config, options["child"]))
     state = game.layout.replicate(game.init(0))
-    n, arguments = next(Feed(game, data, 0).epoch(0, 0))
+    feed = Feed(data, 0, layout=game.layout, batch_size=game.batch_size)
+    n, arguments = next(feed.epoch(0, 0))
     program = game.program(n, state, *arguments)
 
     def run(steps: int) -> float:

@@ -79,7 +79,8 @@ def build(config: dict[str, Any], data: Dataset) -> Program:
     """The step of a configuration, compiled once, on a state of its own."""
     game = game_of(config, data)
     state = game.init(0)
-    n, rest = next(Feed(game, data, 0).epoch(0, 0))
+    feed = Feed(data, 0, layout=game.layout, batch_size=game.batch_size)
+    n, rest = next(feed.epoch(0, 0))
     compiled = game.program(n, state, *rest)
 
     def run(steps: int) -> float:

@@ -56,7 +56,8 @@ def steps(method: str, kind: str, width: str, kept: dict) -> None:
     state = jax.tree.map(widen, game.init(SEED))
     state = game.layout.replicate(state)
     kept[f"{method}/losses"] = losses = []
-    for n, arguments in Feed(game, data, SEED).epoch(0, 0):
+    sizes = {"batch_size": game.batch_size, "part_size": game.part_size}
+    for n, arguments in Feed(data, SEED, layout=game.layout, **sizes).epoch(0, 0):
         program = game.program(n, state, *arguments)
         programs.add(id(program))
         state, metrics = program(state, *arguments)

@@ -5,7 +5,8 @@ import pytest
 
 from l2ljax.ball import per_image, scale
 from l2ljax.data import epoch_order, take_batch
-from l2ljax.data.batches import AUGMENTS, pad_width
+from l2ljax.data.batches import AUGMENTS, Augment, pad_width
+from l2ljax.errors import InputError
 
 N, B = 50, 8
 KEY = jax.random.key(3)
@@ -64,7 +65,7 @@ def test_epochs_do_not_share_the_keys_of_steps():
     assert (epoch_order(0, 5, 0, N) != jax.random.permutation(step_key, N)).any()
 
 
-@pytest.mark.parametrize("augment", [name for name in AUGMENTS if name != "none"])
+@pytest.mark.parametrize("augment", [n for n, how in AUGMENTS.items() if isinstance(how, Augment)])
 def test_crop_and_flip_equal_numpys_for_the_same_draw(batch, augment):
     x, pad, how = images(), 2, AUGMENTS[augment]
     order = epoch_order(0, 0, 0, N)
@@ -134,3 +135,77 @@ def test_padding_is_four_for_cifar_and_an_eighth_below():
 def test_unknown_augmentation_gets_the_nearest_name():
     with pytest.raises(ValueError, match="unknown augmentation 'flip': did you mean"):
         take_batch(KEY, images(), jnp.arange(N), jnp.arange(N), 0, batch_size=B, augment="flip")
+
+
+def crops(batch, n, height, width):
+    """What random_resized_crop did to n images whose pixels are their places: [n, H, W, 2]."""
+    rows, columns = np.meshgrid(np.arange(height) / 256, np.arange(width) / 256, indexing="ij")
+    x = np.broadcast_to(np.stack([rows, columns], -1), (n, height, width, 2)).astype(np.float32)
+    args = jnp.asarray(x), jnp.zeros(n, jnp.int32), jnp.arange(n), 0
+    out, _ = batch(KEY, *args, batch_size=n, augment="random_resized_crop")
+    assert out.dtype == jnp.float32 and out.shape == x.shape
+    return np.asarray(out) * 256
+
+
+def test_a_random_part_is_resized_bilinearly_to_the_whole(batch):
+    """In a picture of its own places an enlarged part is a ramp, from whose slope it is read."""
+    n, height, width = 400, 24, 32
+    out = crops(batch, n, height, width)
+    ramps = out[:, :, width // 2, 0], out[:, height // 2, :, 1]
+    sizes, corners = [], []
+    for ramp, side in zip(ramps, (height, width), strict=True):
+        middle = slice(side // 4, -(side // 4))  # the border of the picture is no ramp
+        slope = np.diff(ramp[:, middle]).mean(1)
+        assert np.abs(np.diff(ramp[:, middle]) - slope[:, None]).max() < 1e-3, "bilinear"
+        size = np.abs(slope) * side
+        centre = ramp[:, middle].mean(1) + 0.5
+        sizes.append(size)
+        corners.append(centre - size / 2)
+    for number in (*sizes, *corners):
+        assert np.abs(number - np.round(number)).max() < 0.05, "whole pixels"
+    (h, w), (top, left) = np.round(sizes), np.round(corners)
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + h <= height).all() and (left + w <= width).all()
+    share, ratio = h * w / (height * width), w / h
+    assert 0.05 < share.min() < 0.15 and share.max() > 0.9 and 0.4 < share.mean() < 0.6
+    assert 0.65 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.5 and 0.9 < np.median(ratio) < 1.1
+    flipped = np.diff(ramps[1]).mean(1) < 0
+    assert 0.4 < flipped.mean() < 0.6 and (np.diff(ramps[0]).mean(1) > 0).all()
+
+
+def test_where_no_part_fits_the_largest_centre_crop_is_taken(batch):
+    out = crops(batch, 3, 4, 64)[:, 2, :, 1]  # the area of any part needs more than four rows
+    ramp = (64 - 5) // 2 + (np.arange(64) + 0.5) * 5 / 64 - 0.5  # round(4 * 4 / 3) columns
+    assert np.allclose(np.sort(out), ramp, atol=1e-3)
+
+
+def test_ones_own_augmentation_gets_a_key_and_a_float_image_and_stays_in_the_box(batch):
+    def brighter(key, image):
+        assert image.shape == (16, 16, 3) and image.dtype == jnp.float32
+        return image + jax.random.uniform(key, (3,))
+
+    args = images(), jnp.zeros(N, jnp.int32), jnp.arange(N), 1
+    out, _ = batch(KEY, *args, batch_size=B, augment=brighter)
+    for row, key in enumerate(per_image(KEY, B)):
+        expected = scale(images()[B + row]) + jax.random.uniform(key, (3,))
+        assert np.allclose(out[row], np.clip(expected, 0, 1))
+
+
+def test_an_augmentation_that_is_no_such_function_gets_one_line():
+    def broken(key, image):
+        return image if image.sum() > 0 else -image
+
+    wrong = [
+        (lambda key, image: image[1:], "must return an image float32 .16, 16, 3. as it is given"),
+        (lambda key, image: (image, key), "must return an image float32 .16, 16, 3. as it is"),
+        (lambda key, image: image > 0.5, "must return an image float32 .16, 16, 3. as it is given"),
+        (lambda image: image, "the augmentation <lambda> cannot be traced: "),
+        (broken, "the augmentation broken cannot be traced: "),
+        (7, "augment is a int: give a name or a function"),
+    ]
+    for augment, line in wrong:
+        with pytest.raises(InputError, match=line) as info:
+            take_batch(
+                KEY, images(), jnp.arange(N), jnp.arange(N), 0, batch_size=B, augment=augment
+            )
+        assert "\n" not in str(info.value)

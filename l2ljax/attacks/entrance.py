@@ -10,7 +10,7 @@ weights costs no trace.
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 
 from l2ljax import gate
 from l2ljax.attacks.loop import classifier
+from l2ljax.data import Images
 from l2ljax.errors import InputError
 from l2ljax.types import Array
 
@@ -140,7 +141,7 @@ def check_inputs(
 def check_dataset(
     f: Callable[..., Array], x: Any, y: Any, *, batch_size: int, key: Array | None = None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """A whole set, which stays in memory: x as it is given, y, and the number of classes.
+    """A whole set: x as it is given, in memory or `data.Images`, y, and the number of classes.
 
     f is looked at on the shape it will be played on: that of a batch.
     """
@@ -155,4 +156,6 @@ def check_dataset(
     like = jax.ShapeDtypeStruct((n, *x.shape[1:]), np.float32)
     classes = classes_of(f, like, *(() if key is None else (key,)))
     gate.labels(y, len(x), classes)
-    return np.asarray(gate.native(x)), np.asarray(gate.native(y)), classes
+    if not isinstance(x, Images):  # which are read batch by batch
+        x = np.asarray(gate.native(x))
+    return cast(np.ndarray, x), np.asarray(gate.native(y)), classes

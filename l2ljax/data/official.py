@@ -1,20 +1,28 @@
-"""The official files: what they must be (from tensorflow_datasets), where they lie, their bytes.
+"""A set of our table: from a prepared tree, the unpacked official files, the archive or a download.
 
-Nothing is extracted to disk: a tar is read in memory, member by member. The one surprising thing:
-an archive is checked against size and SHA-256 before one byte of it is parsed, whereas unpacked
-files have no published checksum, and the readers check their structure instead.
+They are looked for in this order. Where a better source is damaged the next one is not tried; the
+user is told. What the official files must be is known from tensorflow_datasets. Nothing is
+extracted to disk: a tar is read in memory, member by member. An archive is checked against size and
+SHA-256 before one byte of it is parsed. Unpacked files have no published checksum, and the readers
+check their structure instead. What is missing is fetched with the DownloadManager of
+tensorflow_datasets, which retries for three minutes before it admits that there is no network: each
+server is therefore asked for the file's head first, once and briefly.
 """
 
 import gzip
 import hashlib
+import os
 import pathlib
 import tarfile
+import tempfile
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from l2ljax.data.formats import File
-from l2ljax.data.table import Row
+from l2ljax.data.dataset import Arrays
+from l2ljax.data.table import File, Row
+from l2ljax.data.tree import find_tree, read_row
 from l2ljax.errors import DataError
 
 
@@ -36,6 +44,44 @@ def known_files(row: Row) -> dict[str, Known]:
         for url, info in infos.items()
         if info.filename in row.archives
     }
+
+
+def read(name: str, row: Row, root: pathlib.Path | None, download: bool, progress: bool) -> Arrays:
+    """The arrays of a row from the first source in data_dir that has them, or downloaded."""
+    if not row.archives:
+        return row.read({})
+    if root is None:
+        raise DataError(f"{name}: data_dir is needed, the folder of its files")
+    if tree := find_tree(row.tfds, root):
+        where, arrays = tree, read_row(row, tree)
+    else:
+        where, arrays = root, _read_official(name, row, root, download, progress)
+    counts = len(arrays.y_train), len(arrays.y_test)
+    if 0 in counts:
+        raise DataError(f"{where}: {name} has {counts[0]} training and {counts[1]} test images")
+    if counts != row.counts:
+        warnings.warn(
+            f"{name} in {where} has {counts[0]:,} training and {counts[1]:,} test images, the"
+            f" official set {row.counts[0]:,} and {row.counts[1]:,}",
+            stacklevel=3,
+        )
+    return arrays
+
+
+def _read_official(
+    name: str, row: Row, root: pathlib.Path, download: bool, progress: bool
+) -> Arrays:
+    """From the official files, after fetching those that are missing if `download` allows it."""
+    files, wanted = find_files(row, root)
+    if wanted:
+        known = known_files(row)
+        missing = {archive: known[archive] for archive in wanted}
+        if not download:
+            described = describe(missing, root / name)
+            raise DataError(f"{name}: not found in {root}; {described}")
+        fetch(name, missing, root / name, progress)
+        files, _ = find_files(row, root)
+    return row.read(files)
 
 
 def find_unpacked(
@@ -129,3 +175,37 @@ def unpack(path: pathlib.Path, members: Sequence[str]) -> dict[str, File]:
         pathlib.Path(member).name: File(f"{path}:{member}" if path.name != member else str(path), d)
         for member, d in data.items()
     }
+
+
+PATIENCE = 15.0  # seconds for a server's first answer
+
+
+def describe(known: Mapping[str, Known], folder: pathlib.Path) -> str:
+    """The files wanted with size and URL, and where to put them."""
+    files = ", ".join(f"{name} ({k.size:,} bytes, {k.url})" for name, k in known.items())
+    return f"wanted: {files}; put {'it' if len(known) == 1 else 'them'} into {folder}"
+
+
+def fetch(name: str, known: Mapping[str, Known], folder: pathlib.Path, progress: bool) -> None:
+    """Download the files into the folder under their official names, each whole or not at all."""
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.utils import Size
+
+    tfds.display_progress_bar(progress)
+    infos = {k.url: UrlInfo(Size(k.size), k.sha256, file) for file, k in known.items()}
+    try:
+        for k in known.values():
+            requests.head(k.url, timeout=PATIENCE, allow_redirects=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+            manager = tfds.download.DownloadManager(
+                download_dir=scratch, url_infos=infos, dataset_name=name
+            )
+            for file, k in known.items():
+                os.replace(manager.download(k.url), folder / file)
+    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name}: download failed; {describe(known, folder)} ({reason})") from error

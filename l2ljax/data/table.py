@@ -1,15 +1,152 @@
-"""One table of data sets: everything that is true of one of them only stands in its row.
+"""One table of data sets, and the readers of their official files.
 
-MNIST and Fashion-MNIST have the same file names, so each has folders of its own. Constants for
-normalisation are those of the Fast-BAT code (CIFAR, SVHN) and the usual ones for the two MNISTs;
-without constants they are computed from the training split.
+Everything that is true of one set only stands in its row. MNIST and Fashion-MNIST have the same
+file names, so each has folders of its own. Constants for normalisation are those of the Fast-BAT
+code (CIFAR, SVHN) and the usual ones for the two MNISTs; without constants they are computed from
+the training split.
+
+CIFAR stores an image as three planes (1024 red, 1024 green, 1024 blue), SVHN as [H, W, C, N] with
+the digit 0 labelled 10. A reader gets the files by their official names and checks what a file
+without a checksum lets one check: sizes, counts, label ranges.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from l2ljax.data import formats
+import numpy as np
+
 from l2ljax.data.dataset import Arrays
+from l2ljax.errors import DataError
+
+DIGITS_SPLIT_SEED = 0
+DIGITS_TEST = 500
+
+
+class File(NamedTuple):
+    """The bytes of one official file, and where they were found, for messages."""
+
+    where: str
+    data: bytes
+
+
+Files = Mapping[str, File]
+
+
+def checked_range(where: str, y: np.ndarray, low: int, high: int) -> np.ndarray:
+    """The labels as int32, or an error naming the file if one is outside low..high."""
+    if y.size and not low <= int(y.min()) <= int(y.max()) <= high:
+        raise DataError(
+            f"{where}: labels must be {low} to {high}, found {y.min()} to {y.max()}: damaged file?"
+        )
+    return y.astype(np.int32)
+
+
+def read_cifar(
+    files: Files, train: Sequence[str], test: Sequence[str], label_bytes: int, num_classes: int
+) -> Arrays:
+    """Records of `label_bytes` labels (the last is the fine one) and 3072 bytes of planes."""
+    length = label_bytes + 3072
+
+    def read(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        parts = []
+        for name in names:
+            where, data = files[name]
+            if not data or len(data) % length:
+                raise DataError(
+                    f"{where}: expected whole records of {length} bytes, found {len(data)} bytes"
+                    f" ({len(data) / length:.2f} records): truncated?"
+                )
+            parts.append(np.frombuffer(data, np.uint8).reshape(-1, length))
+            checked_range(where, parts[-1][:, label_bytes - 1], 0, num_classes - 1)
+        records = np.concatenate(parts)
+        planes = records[:, label_bytes:].reshape(-1, 3, 32, 32)
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, label_bytes - 1]
+
+    (x_train, y_train), (x_test, y_test) = read(train), read(test)
+    return Arrays(x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32))
+
+
+def read_cifar10(files: Files) -> Arrays:
+    """Five training batches and one of test images, one label byte."""
+    train = [f"data_batch_{i}.bin" for i in range(1, 6)]
+    return read_cifar(files, train, ["test_batch.bin"], label_bytes=1, num_classes=10)
+
+
+def read_cifar100(files: Files) -> Arrays:
+    """Two label bytes, coarse then fine; the fine one counts."""
+    return read_cifar(files, ["train.bin"], ["test.bin"], label_bytes=2, num_classes=100)
+
+
+def read_idx(file: File, ndim: int) -> np.ndarray:
+    """An idx file: magic 0x0000_08_ndim, ndim big-endian sizes, then unsigned bytes."""
+    where, data = file
+    head = 4 * (1 + ndim)
+    if len(data) < head or data[:4] != bytes([0, 0, 8, ndim]):
+        raise DataError(
+            f"{where}: expected an idx file that begins 00 00 08 {ndim:02d}, found"
+            f" {len(data)} bytes that begin {data[:4].hex(' ')}"
+        )
+    shape = struct.unpack(f">{ndim}I", data[4:head])
+    expected = head + math.prod(shape)
+    if len(data) != expected:
+        raise DataError(
+            f"{where}: expected {expected} bytes for {shape[0]} items, found {len(data)}:"
+            " truncated?"
+        )
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+
+
+def read_mnist(files: Files) -> Arrays:
+    """Four idx files; MNIST and Fashion-MNIST share the names and the layout."""
+    parts = []
+    for split in ("train", "t10k"):
+        images, labels = files[f"{split}-images-idx3-ubyte"], files[f"{split}-labels-idx1-ubyte"]
+        x, y = read_idx(images, 3)[..., None].copy(), read_idx(labels, 1)
+        if x.shape[1:] != (28, 28, 1):
+            raise DataError(f"{images.where}: expected 28x28 images, found {x.shape[1:3]}")
+        if len(x) != len(y):
+            raise DataError(f"{labels.where}: {len(y)} labels for {len(x)} images")
+        parts += [x, checked_range(labels.where, y, 0, 9)]
+    return Arrays(*parts)
+
+
+def read_svhn(files: Files) -> Arrays:
+    """Cropped digits: X [32, 32, 3, N] and y [N, 1], where the digit 0 is labelled 10."""
+    from scipy.io import loadmat, matlab
+
+    parts = []
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        where, data = files[name]
+        try:
+            content = loadmat(io.BytesIO(data), variable_names=["X", "y"])
+        except (matlab.MatReadError, ValueError, TypeError, OSError, zlib.error) as error:
+            raise DataError(f"{where}: not a readable .mat file: {error}") from error
+        if not {"X", "y"} <= content.keys():
+            raise DataError(f"{where}: expected the variables X and y, found {sorted(content)}")
+        x, y = content["X"], content["y"].reshape(-1)
+        if x.dtype != np.uint8 or x.shape != (32, 32, 3, len(y)):
+            raise DataError(
+                f"{where}: expected X of uint8 [32, 32, 3, {len(y)}], found {x.dtype} {x.shape}"
+            )
+        x = np.ascontiguousarray(np.moveaxis(x, -1, 0))
+        parts += [x, checked_range(where, y, 1, 10) % 10]
+    return Arrays(*parts)
+
+
+def read_digits(files: Files) -> Arrays:
+    """scikit-learn's 1,797 digits of 8x8 and 17 grey levels, in one fixed shuffled order."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x = np.round(x.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    # RandomState's stream is frozen by NumPy; default_rng's is not.
+    order = np.random.RandomState(DIGITS_SPLIT_SEED).permutation(len(x))
+    x, y = x[order], np.asarray(y)[order].astype(np.int32)
+    return Arrays(x[:-DIGITS_TEST], y[:-DIGITS_TEST], x[-DIGITS_TEST:], y[-DIGITS_TEST:])
 
 
 class Row(NamedTuple):
@@ -19,7 +156,7 @@ class Row(NamedTuple):
     relative to data_dir ("." is data_dir); counts: images in the official train and test sets.
     """
 
-    read: Callable[[formats.Files], Arrays]
+    read: Callable[[Files], Arrays]
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     counts: tuple[int, int]
@@ -55,10 +192,10 @@ CIFAR100 = (
     " tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 ).split()
 
-DATASETS: dict[str, Row] = {
-    "digits": Row(formats.read_digits, (8, 8, 1), TEN, (1297, 500), val_size=200),
+DATASETS: dict[str, Row | Callable[..., Any]] = {
+    "digits": Row(read_digits, (8, 8, 1), TEN, (1297, 500), val_size=200),
     "mnist": Row(
-        formats.read_mnist,
+        read_mnist,
         (28, 28, 1),
         TEN,
         (60_000, 10_000),
@@ -69,7 +206,7 @@ DATASETS: dict[str, Row] = {
         folders=("mnist", "MNIST/raw", "."),
     ),
     "fashion_mnist": Row(
-        formats.read_mnist,
+        read_mnist,
         (28, 28, 1),
         tuple(FASHION),
         (60_000, 10_000),
@@ -80,7 +217,7 @@ DATASETS: dict[str, Row] = {
         folders=("fashion_mnist", "FashionMNIST/raw", "."),
     ),
     "cifar10": Row(
-        formats.read_cifar10,
+        read_cifar10,
         (32, 32, 3),
         tuple(CIFAR10),
         (50_000, 10_000),
@@ -97,7 +234,7 @@ DATASETS: dict[str, Row] = {
         folders=("cifar10", "."),
     ),
     "cifar100": Row(
-        formats.read_cifar100,
+        read_cifar100,
         (32, 32, 3),
         tuple(CIFAR100),
         (50_000, 10_000),
@@ -114,7 +251,7 @@ DATASETS: dict[str, Row] = {
         folders=("cifar100", "."),
     ),
     "svhn": Row(
-        formats.read_svhn,
+        read_svhn,
         (32, 32, 3),
         TEN,
         (73_257, 26_032),
@@ -125,3 +262,4 @@ DATASETS: dict[str, Row] = {
         folders=("svhn", "."),
     ),
 }
+"""By name a row, or a function of a user's own: () -> whatever `from_user` takes."""

@@ -17,7 +17,6 @@ from l2ljax.errors import InputError
 from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.plugins import Plugins, split
-from l2ljax.runs.bridge import check_name
 from l2ljax.runs.recipes import DERIVED, default_recipe, find_recipe, layers_of
 from l2ljax.runs.settings import COMMON, METHOD_NAMES, WHAT, method_settings, table
 from l2ljax.settings import Setting, check_eps, fraction, settings_of
@@ -69,7 +68,6 @@ def resolve(given: Mapping[str, Any], plugins: Plugins | None = None) -> Config:
     what = {s.name: given.get(s.name, s.default) for s in WHAT}
     method, dataset = what["method"], what["dataset"]
     function = plugins.find("method", method, METHODS)
-    check_name(dataset, plugins)
     recipe = what["recipe"] or default_recipe(dataset, method)
     found = find_recipe(recipe, plugins)
     layers = layers_of(found, dataset, method)
@@ -92,7 +90,7 @@ def resolve(given: Mapping[str, Any], plugins: Plugins | None = None) -> Config:
             config[name] = rule(fraction(config["eps"]))
     _check(config, known)
     if found.needs_init and method != "plain" and not config["init_from"]:
-        name = pathlib.Path(dataset.removeprefix("npz:")).stem
+        name = short_name(dataset)
         raise InputError(
             f"recipe {recipe} starts from a Plain net: train one with --recipe={recipe} "
             f"--dataset={dataset} --method=plain, then add --init_from=runs/{name}-plain-0 "
@@ -128,6 +126,12 @@ def _check(config: Config, known: Mapping[str, Setting]) -> None:
         )
     if config["phi_steps"] > 1 and config["order"] != "alternating":
         raise InputError("--phi_steps above 1 needs --order=alternating")
+
+
+def short_name(text: str) -> str:
+    """What a data set or a method is called in the name of a folder."""
+    kind, _, rest = text.rpartition(":")
+    return pathlib.Path(rest).stem if kind in ("npz", "folder") else rest.replace("/", "_")
 
 
 def epochs(text: str, name: str) -> list[float]:

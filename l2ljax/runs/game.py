@@ -15,18 +15,14 @@ import optax
 
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.data import Dataset, take_batch
+from l2ljax.data import Dataset, from_user, take_batch
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze
 from l2ljax.functional import functional
 from l2ljax.gate import check_count, check_eps
 from l2ljax.parallel import Layout
-from l2ljax.runs.bridge import (
-    ONE_DEVICE,
-    as_apply,
-    as_dataset,
-)
+from l2ljax.runs.bridge import ONE_DEVICE, as_apply
 from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
 
@@ -112,7 +108,7 @@ def make_game(
     `eps_schedule` gives that of every step where it is warmed up. `reported` is the same classifier
     in float32, for validation and evaluation, where `classifier` computes in less.
     """
-    data = as_dataset(data)
+    data = from_user(data, "data")
     check_eps(eps)
     check_count("batch_size", batch_size)
     if batch_size > len(data.x_train):

@@ -27,7 +27,7 @@ from l2ljax.parallel import agree, agree_on, largest, leads
 from l2ljax.profiler import Profiler
 from l2ljax.progress import Progress
 from l2ljax.record import Record
-from l2ljax.runs.feed import Feed, fits
+from l2ljax.runs.feed import Feed
 from l2ljax.runs.game import Game
 from l2ljax.runs.memory import CheckpointsInMemory, RecordInMemory
 from l2ljax.runs.options import Callback, EpochEnd, Options
@@ -99,13 +99,15 @@ class Loop:
             state, step = self.resume()
             if step >= self.total or self.notes["stopped"]:
                 return state
-            data_on = self.options.data_on or ("device" if fits(self.game.data) else "host")
+            game, data_on = self.game, self.options.data_on
             self.feed = Feed(
-                self.game,
-                self.game.data,
+                game.data,
                 self.seed,
+                layout=self.layout,
+                batch_size=game.batch_size,
+                part_size=game.part_size,
                 chunk=self.chunk,
-                on_device=data_on == "device",
+                on_device=None if data_on is None else data_on == "device",
             )
             if self.workdir is not None:
                 self.record = Record(

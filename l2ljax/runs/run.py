@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from l2ljax.checkpoint import Checkpoints, Kind
-from l2ljax.data import Dataset, load
+from l2ljax.data import Dataset, from_user, load
 from l2ljax.errors import CheckpointError, InputError, word
 from l2ljax.machine import cache_folder
-from l2ljax.plugins import Plugins
+from l2ljax.plugins import Plugins, split
 from l2ljax.record import read as read_record
 from l2ljax.runs import config as configuration
 from l2ljax.runs.config import Config
@@ -148,9 +148,13 @@ def read_facts(workdir: pathlib.Path) -> Dataset:
 
 def load_data(config: Config, data_dir: str | None, download: bool = True) -> Dataset:
     """The splits that a configuration trains and validates on."""
-    sizes = {name: config[name] for name in ("val_size", "train_size")}
+    text, sizes = config["dataset"], {n: config[n] for n in ("val_size", "train_size")}
+    if split(text) is not None:
+        function = config.find("dataset", {})
+        return from_user(function(**config.of(function)), text, **sizes)
     folder = data_dir or str(cache_folder("data"))
-    return load(config["dataset"], data_dir=folder, download=download, **sizes)
+    sizes["image_size"] = config["image_size"]
+    return load(text, data_dir=folder, download=download, **sizes)
 
 
 def images_of(data: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:

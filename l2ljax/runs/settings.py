@@ -8,8 +8,8 @@ a run is carried out: where it is written, how often it is saved, on which devic
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from l2ljax.data import DATASETS
-from l2ljax.data.batches import AUGMENTS
+from l2ljax import data
+from l2ljax.data import AUGMENTS, DATASETS
 from l2ljax.errors import InputError
 from l2ljax.methods import METHODS
 from l2ljax.models import ATTACKERS, MODELS
@@ -29,7 +29,7 @@ WHAT = [
     Setting(
         "dataset",
         str,
-        f"{' | '.join(DATASETS)} | npz:PATH, {OWN_FILE}",
+        f"{' | '.join(DATASETS)} | npz:PATH | folder:PATH | tfds:NAME, {OWN_FILE}",
         "digits",
     ),
     Setting(
@@ -51,6 +51,7 @@ WHAT = [
         "0: none, and the last epoch is taken; min(1000, 10 %)",
     ),
     Setting("init_from", str, "a run's workdir whose best classifier is theta's start", ""),
+    *data.SETTINGS,
 ]
 
 GAME = [

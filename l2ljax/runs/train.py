@@ -24,7 +24,7 @@ from l2ljax.errors import InputError, word
 from l2ljax.machine import have
 from l2ljax.parallel import leads
 from l2ljax.plugins import Plugins, split
-from l2ljax.runs.config import Config, resolve, show
+from l2ljax.runs.config import Config, resolve, short_name, show
 from l2ljax.runs.from_config import game_of, layout_of, method_of
 from l2ljax.runs.game import Game
 from l2ljax.runs.loop import Loop
@@ -185,10 +185,7 @@ def folder_of(
     given: str | pathlib.Path | None, config: Config, seed: int, several: bool
 ) -> pathlib.Path:
     """Where a run is written: as given, or runs/DATASET-METHOD-SEED; of several one folder each."""
-    dataset, method = config["dataset"], config["method"]
-    if dataset.startswith("npz:"):
-        dataset = pathlib.Path(dataset[4:]).stem
-    name = "-".join(word.rpartition(":")[2] for word in (dataset, method, str(seed)))
+    name = f"{short_name(config['dataset'])}-{short_name(config['method'])}-{seed}"
     if given is None:
         return pathlib.Path("runs") / name
     return pathlib.Path(given) / name if several else pathlib.Path(given)
