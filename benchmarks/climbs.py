@@ -24,7 +24,7 @@ from jax.tree_util import Partial
 from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import box, project
 from l2ljax.losses import cross_entropy
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.rnn import make_move, step_bound
 from l2ljax.types import Array, Tree
 

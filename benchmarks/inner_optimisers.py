@@ -45,7 +45,7 @@ from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.runs.nets import agreed, by_name, open_nets
 from l2ljax.runs.saved import WHICH, images_of, open_run, restore
 from l2ljax.runs.workdir import write_json

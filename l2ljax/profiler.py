@@ -21,7 +21,7 @@ import jax
 
 from l2ljax.evaluation.tables import align
 from l2ljax.models import ATTACKERS, MODELS
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.progress import Progress
 
 STEPS = 10

@@ -17,7 +17,7 @@ from l2ljax.attacks.learned import learned
 from l2ljax.ball import STARTS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.rnn import PREPROCESS, WEIGHTS, make_move, rnn, sign_log, step_bound
 from l2ljax.types import without_statistics
 

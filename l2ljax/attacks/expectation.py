@@ -13,7 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Array, Tree
 
 

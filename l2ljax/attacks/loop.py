@@ -15,6 +15,7 @@ import jax
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from l2ljax.target import is_cpu
 from l2ljax.types import Array, Tree
 
 CHECK_EVERY = 10
@@ -40,7 +41,7 @@ def iterate(
     `step` and `done` are functions at module level, static holds hashable settings.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, args)))
-    if jax.default_backend() != "cpu" or (traced and done is not None):
+    if not is_cpu() or (traced and done is not None):
         settings = tuple(sorted(static.items()))
         return _compiled(step, done, settings, first, steps, carry, args)
     finished = None if done is None else jax.jit(done)

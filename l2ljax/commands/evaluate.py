@@ -87,7 +87,7 @@ def evaluate(given: dict[str, Any]) -> int:
     from l2ljax.evaluation.suite import after_warnings, measure, warnings
     from l2ljax.evaluation.tables import show_results
     from l2ljax.evaluation.unfinished import Unfinished
-    from l2ljax.parallel import beside
+    from l2ljax.parallel import evaluation_layout
     from l2ljax.runs.evaluation import (
         as_json,
         look_for_masking,
@@ -119,7 +119,7 @@ def evaluate(given: dict[str, Any]) -> int:
             eps=e.eps,
             norm=options["norm"],
             batch_size=options["batch_size"],
-            layout=beside(options["parallel"]),
+            layout=evaluation_layout(options["parallel"]),
             seed=options["seed"],
             keep=bool(options["save_adversarials"]),
             unfinished=unfinished,

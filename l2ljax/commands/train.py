@@ -47,7 +47,7 @@ RUN = [
         "parallel",
         KINDS,
         "one device | the step on every device, its rows each | one program, its batch sharded; "
-        "pmap where there are several devices",
+        "sharding where there are several devices",
     ),
     Setting("steps_per_call", int, "steps of one compiled call; 1 on a CPU, up to 50 elsewhere"),
     Setting("data_on", ("device", "host"), "where the images stay; on the device if they fit"),
@@ -99,7 +99,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
 
     from l2ljax.attacks import parse_all
     from l2ljax.machine import cache_folder
-    from l2ljax.parallel import leads
+    from l2ljax.parallel import is_first_process
     from l2ljax.runs.feed import fits
     from l2ljax.runs.game import layout_of, load_data, make_game, method_of
     from l2ljax.runs.loop import Run
@@ -117,6 +117,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
     layout = layout_of(config, options["parallel"])
     options["data_on"] = options["data_on"] or ("device" if fits(data) else "host")
     game = make_game(config, data, layout)
+    print(layout.describe())
     print(f"flags: {configuration.show(config)}")
     print(
         f"{data.name}: {len(data.x_train)} training, {len(data.x_val)} validation, "
@@ -130,8 +131,6 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
             "catastrophic overfitting",
             flush=True,
         )
-    if layout.kind != "none":
-        print(f"{layout.kind} over {layout.size} devices, {jax.process_count()} processes")
     if jax.default_backend() == "cpu" and config["recipe"] != "quick":
         print("on a CPU this is slow: --recipe=quick has smaller nets", file=sys.stderr)
     ended = []  # of several processes one alone concludes, when all have trained
@@ -139,7 +138,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
         workdir = _workdir(options["workdir"], config, seed, several=len(seeds) > 1)
         if config["init_from"] not in ("", "none") and not (workdir / "config.json").exists():
             game.init(seed)  # a start that cannot be had is refused before anything is written
-        if leads():
+        if is_first_process():
             open_workdir(workdir, config, seed)
         run = Run(game, data, seed, config["epochs"], workdir, options)
         try:
@@ -155,7 +154,7 @@ def _train(config: dict[str, Any], options: dict[str, Any], seeds: list[int]) ->
         if jax.process_count() == 1:
             conclude(*ended.pop())
     for each in ended:
-        if leads():
+        if is_first_process():
             conclude(*each)
     return 0
 

@@ -56,17 +56,17 @@ def measure(
 
         return attack_all(
             jax.random.key(seed),
-            layout.whole(classifier(f)),
+            layout.put_for_evaluation(classifier(f)),
             x,
             y,
             attacks,
             eps=eps,
             norm=norm,
-            batch_size=layout.full(min(batch_size, len(x))),
+            batch_size=layout.round_up(min(batch_size, len(x))),
             keep=keep,
             begun=begun,
             on_batch=on_batch,
-            share=layout.share,
+            share=layout.split_for_evaluation,
         )
 
 

@@ -40,10 +40,10 @@ class Feed:
         steps, layout = self.game.steps_per_epoch, self.game.layout
         step = epoch * steps if step is None else step
         order = epoch_order(self.seed, epoch, rollbacks, len(self.data.x_train))
-        order = layout.deal(order, part_size=self.game.part_size)
+        order = layout.rows_of_devices(order, part_size=self.game.part_size)
         lengths = list(cuts(step - epoch * steps, steps, self.lengths))
         if self.whole is not None:
-            placed = layout.place(order)
+            placed = layout.put_batch(order)
             first = layout.replicate(np.int32(epoch * steps))
             for _, n in lengths:
                 yield n, (*self.whole, placed, first, self.rng)
@@ -61,7 +61,7 @@ class Feed:
         """The images of n steps from the epoch's step `begin` on."""
         layout, rows = self.game.layout, self.game.rows
         taken = order[..., begin * rows : (begin + n) * rows]
-        images = layout.place((self.data.x_train[taken], self.data.y_train[taken]))
+        images = layout.put_batch((self.data.x_train[taken], self.data.y_train[taken]))
         first = layout.replicate(np.int32(epoch * self.game.steps_per_epoch + begin))
         return *images, layout.replicate(np.arange(n * rows, dtype=np.int32)), first, self.rng
 

@@ -16,7 +16,8 @@ from l2ljax.evaluation.accuracy import freeze
 from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
 from l2ljax.models import make_attacker, make_classifier
-from l2ljax.parallel import ONE, Layout, lay_out
+from l2ljax.devices import AXIS
+from l2ljax.parallel import ONE_DEVICE, Layout, lay_out
 from l2ljax.schedules import learning_rate, optimiser, radius
 from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
@@ -70,12 +71,13 @@ def layout_of(config: dict[str, Any], kind: str | None) -> Layout:
         raise InputError(f"--batch_size, --parallel, --accumulate: {error}") from None
 
 
-def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Game:
+def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE_DEVICE) -> Game:
     """The game that a configuration describes, on that dataset and those devices."""
     check_batch(config, data)
     classifier, method = players(config, data)
-    # The step's own, which reduce over the devices; outside the step nothing does.
-    step_classifier, step_method = players(config, data, layout.axis_name)
+    # The step's own method reduces over the devices; outside the step nothing does.
+    axis_name = AXIS if layout.kind == "pmap" else None
+    step_method = method_of(config, data.x_train.shape[-1], axis_name)
     steps_per_epoch = len(data.x_train) // config["batch_size"]
     rates = {player: _rate(config, player, steps_per_epoch) for player in ("theta", "phi")}
     tx_theta, tx_phi = (_optimiser(config, player, rates[player]) for player in ("theta", "phi"))
@@ -83,7 +85,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
     # Whatever is reported is of the float32 net with these weights, also where it trains in bf16.
     exact = functional(players(config | {"bf16": False}, data)[0])
     step = make_step(
-        functional(step_classifier),
+        f,
         step_method,
         tx_theta,
         tx_phi,
@@ -91,13 +93,12 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
         phi_steps=config["phi_steps"],
         craft_bn=config["craft_bn"],
         ema_decay=config["ema_decay"],
-        axis_name=layout.axis_name,
         accumulate=config["accumulate"],
-        cut=layout.cut,
+        shard_batch=layout.shard_batch,
     )
     example = jnp.zeros((config["batch_size"], *data.x_train.shape[1:]), jnp.float32)
 
-    rows = layout.rows(config["batch_size"])
+    rows = layout.rows_per_call(config["batch_size"])
 
     # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
     def fresh(rng: Array) -> State:
@@ -114,7 +115,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
 
     def train_step(state: State, x: Array, y: Array, order: Array, first: Array, rng: Array):
         draws = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
-        image_rows = batch_rows(rows, layout.axis_name, config["accumulate"])
+        image_rows = batch_rows(rows, config["accumulate"])
         batch = take_batch(
             per_image(stream(draws, "augmentation"), image_rows),
             x,
@@ -150,9 +151,7 @@ def make_game(config: dict[str, Any], data: Dataset, layout: Layout = ONE) -> Ga
     )
 
 
-def players(
-    config: dict[str, Any], data: Dataset, axis_name: str | None = None
-) -> tuple[Any, Method]:
+def players(config: dict[str, Any], data: Dataset) -> tuple[Any, Method]:
     """The classifier and the method of a configuration."""
     try:
         classifier = make_classifier(
@@ -162,12 +161,11 @@ def players(
             std=data.std,
             dtype=_dtype(config),
             dropout=config["dropout"],
-            axis_name=axis_name,
             remat=config["remat"],
         )
     except ValueError as error:
         raise InputError(str(error)) from None
-    return classifier, method_of(config, data.x_train.shape[-1], axis_name)
+    return classifier, method_of(config, data.x_train.shape[-1])
 
 
 def method_of(config: dict[str, Any], channels: int, axis_name: str | None = None) -> Method:
@@ -178,7 +176,6 @@ def method_of(config: dict[str, Any], channels: int, axis_name: str | None = Non
             channels,
             width=config["attacker_width"],
             dtype=_dtype(config),
-            axis_name=axis_name,
         )
         if METHODS[config["method"]].network
         else None

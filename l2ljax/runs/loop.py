@@ -24,7 +24,7 @@ from l2ljax.runs.game import Game
 from l2ljax.runs.overfitting import MOST_ROLLBACKS, overfitted, warning
 from l2ljax.checkpoint import Checkpoints, Kind
 from l2ljax.data import Dataset
-from l2ljax.parallel import agree, agree_on, largest, leads
+from l2ljax.parallel import agree, agree_on, is_first_process, largest
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.types import State
@@ -72,7 +72,7 @@ class Run:
         self.total = epochs * game.steps_per_epoch
         self.layout, self.guard = game.layout, game.on_overfitting
         self.chunk = options["steps_per_call"] or (1 if jax.default_backend() == "cpu" else CHUNK)
-        profile = options["profile"] and leads()
+        profile = options["profile"] and is_first_process()
         self.profiler = Profiler(workdir / "profile") if profile else None
         self.asked = 0  # the signal by which some process was asked to stop
         self.validation = Validation(game, data, seed, options)
@@ -84,7 +84,7 @@ class Run:
     def play(self) -> State:
         """From wherever the checkpoints are to the end; or, on a signal, to a saved stop."""
         with contextlib.ExitStack() as stack:
-            if leads():
+            if is_first_process():
                 stack.enter_context(lock(self.workdir))
             checkpoints = stack.enter_context(Checkpoints(self.workdir, report=self.say))
             stop = stack.enter_context(Stop())
@@ -96,12 +96,12 @@ class Run:
             state = self.layout.replicate(state)
             record = stack.enter_context(
                 Record(
-                    self.workdir if leads() else None,
+                    self.workdir if is_first_process() else None,
                     tensorboard=self.options["tensorboard"],
                     resume_step=step,
                 )
             )
-            stream = None if leads() else stack.enter_context(open(os.devnull, "w"))
+            stream = None if is_first_process() else stack.enter_context(open(os.devnull, "w"))
             bar = Progress(self.total, label=self.workdir.name, done=step, stream=stream)
             progress = stack.enter_context(bar)
             if self.profiler is not None:
@@ -113,7 +113,7 @@ class Run:
                 ended = step == (epoch + 1) * self.game.steps_per_epoch
                 back = None
                 if ended:
-                    single = self.layout.first(state)
+                    single = self.layout.unreplicate(state)
                     back = self.close_epoch(epoch + 1, single, step, record, progress, checkpoints)
                 if back is not None:
                     state, step = self.layout.replicate(back[0]), back[1]
@@ -121,17 +121,17 @@ class Run:
                 every = every or back is not None
                 if every or self.late() or self.asked or step == self.total:
                     record.sync()
-                    self.save(checkpoints, step, self.layout.first(state))
+                    self.save(checkpoints, step, self.layout.unreplicate(state))
                     self.saved_at = time.monotonic()
                 if self.asked and step < self.total:
                     checkpoints.wait()
                     raise Interrupted(self.asked, f"step {step} of {self.total}")
-            return self.layout.first(state)
+            return self.layout.unreplicate(state)
 
     def epoch(self, epoch, state, step, record, progress, stop):
         """Chunks to the epoch's end, a signal or a due checkpoint; metrics come a chunk late."""
         began, waiting = time.perf_counter(), None
-        rollbacks = int(self.layout.first(state.rollbacks))
+        rollbacks = int(self.layout.unreplicate(state.rollbacks))
         for n, arguments in self.feed.epoch(epoch, rollbacks, step):
             compiling = time.perf_counter()
             program = self.game.program(n, state, *arguments)
@@ -155,7 +155,7 @@ class Run:
 
     def save(self, checkpoints: Checkpoints, step: int, state: State, kind: Kind = "last") -> None:
         """A checkpoint, by the process that writes."""
-        if leads():
+        if is_first_process():
             checkpoints.save(step, state, self.notes, kind=kind)
 
     def late(self) -> bool:
@@ -164,7 +164,7 @@ class Run:
 
     def measured(self, step: int, metrics: dict[str, Any], record, progress) -> None:
         """Sum the metrics of the steps up to that one; a number that is none ends the run."""
-        fetched = jax.device_get(self.layout.first(metrics))
+        fetched = jax.device_get(self.layout.unreplicate(metrics))
         steps = len(next(iter(fetched.values())))
         for i in range(steps):
             values = {name: float(value[i]) for name, value in fetched.items()}
@@ -284,7 +284,7 @@ class Run:
 
     def restored(self, checkpoints: Checkpoints, kind: Kind) -> tuple[State, dict, int] | None:
         """The newest intact checkpoint of that kind, as the process that reads it found it."""
-        found = checkpoints.restore(self.game.abstract, kind=kind) if leads() else None
+        found = checkpoints.restore(self.game.abstract, kind=kind) if is_first_process() else None
         told = agree(None if found is None else found[1:])
         if told is None:
             return None
@@ -293,5 +293,5 @@ class Run:
 
     def say(self, line: str) -> None:
         """One line to the user, beside the progress bar; from the process that logs."""
-        if leads():
+        if is_first_process():
             print(f"[{self.workdir.name}] {line}", file=sys.stderr)

@@ -69,13 +69,13 @@ def _summarise(workdir, config, data, game, attacks, options) -> dict[str, Any]:
             checks[which] = spot_check(saved, options["select_check"], options["eval_batch"])
         results = evaluate(
             jax.random.key(0),
-            game.frozen(*game.layout.whole((saved.theta, saved.theta_stats))),
+            game.frozen(*game.layout.put_for_evaluation((saved.theta, saved.theta_stats))),
             data.x_test,
             data.y_test,
             attacks,
             eps=game.eps,
-            batch_size=game.layout.full(min(options["eval_batch"], len(data.x_test))),
-            share=game.layout.share,
+            batch_size=game.layout.round_up(min(options["eval_batch"], len(data.x_test))),
+            share=game.layout.split_for_evaluation,
         )
         test[which] = {
             r.attack: {"eps": attack_eps(r.eps, game.eps, config["eps"]), "accuracy": r.accuracy}

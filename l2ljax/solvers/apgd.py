@@ -12,7 +12,7 @@ from jax.lax import stop_gradient
 
 from l2ljax.auto_pgd import begin, judge, move, windows
 from l2ljax.ball import box, project, start_of
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Inner, Solver, no_phi
 
 

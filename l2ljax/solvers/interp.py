@@ -16,7 +16,7 @@ from jax.lax import stop_gradient
 from l2ljax.attacker_input import AttackerInput, example_input
 from l2ljax.ball import box, noise, project
 from l2ljax.functional import functional, initialise
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Array, Ell, Inner, Solver, Tree
 
 

@@ -12,7 +12,7 @@ from jax.lax import stop_gradient
 from l2ljax.attacker_input import AttackerInput, example_input
 from l2ljax.ball import Radii, box, length, project, start_of
 from l2ljax.functional import functional, initialise
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Inner, Solver
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from l2ljax.attacker_input import input_gradient
 from l2ljax.ball import Radii, box, length, project, start_of
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Inner, Solver, no_phi
 
 
