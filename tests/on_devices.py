@@ -3,10 +3,10 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python on_devices.py OUT none,pmap f32
     python on_devices.py OUT pmap f32 --coordinator=localhost:1234 --num_processes=2 --process_id=0
 
-Writes OUT-KIND.npz for each: of every method the gradients of the first step (what momentum holds after it), the
-losses of twenty, in float32 of five, and the number of programs. In float32 a ReLU whose input is a
-rounding away from 0, or a sign, falls differently now and then and parts two runs for good: within
-twenty steps of Grad L2L in one of five seeds, of PGM in two. In float64 none does.
+Writes OUT-KIND.npz for each: of every method the gradients of the first step (what momentum holds
+after it), the losses of twenty, in float32 of five, and the number of programs. In float32 a ReLU
+whose input is a rounding away from 0, or a sign, falls differently now and then and parts two runs
+for good: within twenty steps of Grad L2L in one of five seeds, of PGM in two. In float64 none does.
 """
 
 import sys
