@@ -103,11 +103,12 @@ def init_state(
 
 def outside(f: Apply, mode: Mode, rng: Array) -> Seeing:
     """f in a mode, with a dropout key for each of its passes: over x + delta."""
-    # A `Functional` tells by itself which of its draws differ between devices.
-    rng = rng if isinstance(f, Functional) else devices.own_key(rng)
 
     def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
-        logits, stats = f(theta, stats, x, mode, jax.random.fold_in(rng, draw), **ask)
+        key = jax.random.fold_in(rng, draw)
+        # A `Functional` knows by itself which of its draws differ between devices.
+        key = key if isinstance(f, Functional) else devices.own_key(key)
+        logits, stats = f(theta, stats, x, mode, key, **ask)
         if not ask:
             gate.check_logits(logits, len(x))
         return logits, stats
@@ -224,9 +225,7 @@ def make_step(
                 metrics = {k: v for k, v in metrics.items() if k.startswith("phi/")}
         return state, metrics
 
-    def step(
-        state: State, batch: Batch | tuple[Array, Array], rng: Array
-    ) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Batch | tuple[Array, Array], rng: Array):
         x, y = gate.check_batch(batch)
         gate.check_state(state, tx_theta, tx_phi, bool(ema_decay))
         if devices.is_mapped():
