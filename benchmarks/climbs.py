@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 
 from l2ljax.ball import box, project
 from l2ljax.losses import cross_entropy
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.hand_made import after_look, begin_climb, check_windows, next_point
 from l2ljax.solvers.recurrent import make_move, step_bound
 from l2ljax.types import Array, Tree

@@ -46,7 +46,7 @@ from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults

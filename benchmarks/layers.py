@@ -6,9 +6,9 @@
 
 Each distinct convolution of the classifier, and of the attacker as it stands in Grad L2L, is timed
 alone: forward, the gradient of its input, the gradient of its weights. `ours` names the form that
-l2ljax/models/convolve.py takes here. PyTorch (channels_last) runs in a process of its own and is
-left out where it is missing. The one surprising thing: a layer alone knows no fusion, so that the
-sum of the layers is not the time of a net. Writes OUT.md and OUT.json.
+`convolve` of l2ljax/models/layers.py takes here. PyTorch (channels_last) runs in a process of its
+own and is left out where it is missing. A layer alone knows no fusion, so that the sum of the
+layers is not the time of a net. Writes OUT.md and OUT.json.
 """
 
 import importlib.metadata
@@ -35,7 +35,7 @@ from l2ljax.errors import InputError
 from l2ljax.functional import initialise
 from l2ljax.machine import describe, prepare
 from l2ljax.models import make_attacker, make_classifier
-from l2ljax.models.convolve import convolve, patches
+from l2ljax.models.layers import convolve, patches
 from l2ljax.settings import Setting, defaults
 from sides import run_side
 from written import command, write

@@ -14,7 +14,7 @@ from climbs import Learned
 from l2ljax.ball import scale
 from l2ljax.errors import InputError
 from l2ljax.losses import plain_ell
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers import rnn
 from l2ljax.types import Problem
 

@@ -17,7 +17,7 @@ from official.twin import BN_EPS, Twin, fill, logits
 
 
 class PreActBlock(nn.Module):
-    """`models.preact_resnet.PreActBlock`: the shortcut takes the raw input."""
+    """`models.residual.PreActBlock`: the shortcut takes the raw input."""
 
     def __init__(self, channels: int, features: int, stride: int):
         super().__init__()
@@ -36,7 +36,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet18(nn.Module):
-    """`models.preact_resnet.PreActResNet18`, or without `last_bn` GradAlign's form of it."""
+    """`models.residual.PreActResNet18`, or without `last_bn` GradAlign's form of it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class PreActResNet18(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """`models.generator_block.GeneratorBlock` with PReLU."""
+    """`models.attackers.GeneratorBlock` with PReLU."""
 
     def __init__(self, channels: int, features: int):
         super().__init__()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from l2ljax import devices
 from l2ljax.errors import InputError, word
 from l2ljax.streams import as_keys
 from l2ljax.types import Array
@@ -93,12 +94,10 @@ def per_image(rng: Array, rows: Array | int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
 
 
-def batch_rows(n: int, axis_name: str | None = None, parts: int = 1) -> Array:
-    """Which rows of the global batch our n are: of each of its parts, this device's share."""
-    devices = lax.axis_size(axis_name) if axis_name else 1
-    place = lax.axis_index(axis_name) if axis_name else 0
+def batch_rows(n: int, parts: int = 1) -> Array:
+    """Which rows of the whole batch our n images are: this device's share of each of its parts."""
     part, row = jnp.divmod(jnp.arange(n), n // parts)
-    return (part * devices + place) * (n // parts) + row
+    return (part * devices.count() + devices.index()) * (n // parts) + row
 
 
 def noise(rng: Array, x: Array, eps: Array | float) -> Array:

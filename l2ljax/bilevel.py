@@ -13,16 +13,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.lax import pmean, stop_gradient
+from jax.lax import stop_gradient
 
+from l2ljax import devices, gate
 from l2ljax.ball import batch_rows, per_image
+from l2ljax.devices import over_devices
 from l2ljax.errors import InputError, word
 from l2ljax.functional import MODES, Functional, check_apply, pass_again
-from l2ljax.gate import check_count, check_eps, check_images, check_logits, images, labels
-from l2ljax.inner_loop import repeat
-from l2ljax.step_input import check_players, check_state
+from l2ljax.schedules import decay_at
 from l2ljax.streams import one_key, stream
-from l2ljax.types import Apply, Array, Forward, Method, Mode, Problem, State, Tree
+from l2ljax.target import repeat
+from l2ljax.types import Apply, Array, Batch, Forward, Method, Mode, Problem, State, Tree
 
 ORDERS = ("simultaneous", "alternating")
 """The paper's Algorithm 2 | the loop of the authors' code."""
@@ -42,7 +43,7 @@ def turns(method: Method, phi_steps: int, craft_bn: Mode) -> list[Turn]:
     """The moves of one step, in order: the paper's Algorithm 2, or the loop of its code."""
     word("order", method.order, ORDERS)
     word("craft_bn", craft_bn, MODES)
-    check_count("phi_steps", phi_steps)
+    gate.check_count("phi_steps", phi_steps)
     if phi_steps > 1 and not (method.learns and method.order == "alternating"):
         raise InputError(
             f"phi_steps={phi_steps}: only order='alternating' of a method that learns takes "
@@ -89,8 +90,8 @@ def init_state(
     theta and its statistics are copied, so that a step that is compiled to donate its state leaves
     the caller's alone.
     """
-    check_images(x)
-    check_players(method, tx_theta, tx_phi)
+    gate.check_images(x)
+    gate.check_players(method, tx_theta, tx_phi)
     rng = one_key(rng)
     phi, phi_stats = method.solver.init(rng, x)
     zero = jnp.zeros((), jnp.int32)
@@ -104,9 +105,12 @@ def outside(f: Apply, mode: Mode, rng: Array) -> Forward:
     """f in a mode, with a dropout key for each of its passes: over x + delta."""
 
     def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
-        logits, stats = f(theta, stats, x, mode, jax.random.fold_in(rng, draw), **ask)
+        key = jax.random.fold_in(rng, draw)
+        # A `Functional` knows by itself which of its draws differ between devices.
+        key = key if isinstance(f, Functional) else devices.own_key(key)
+        logits, stats = f(theta, stats, x, mode, key, **ask)
         if not ask:
-            check_logits(logits, len(x))
+            gate.check_logits(logits, len(x))
         return logits, stats
 
     return seeing
@@ -131,7 +135,7 @@ def evaluating(f: Apply, theta_stats: Tree) -> Forward:
 
 
 def make_step(
-    f: Apply,
+    apply: Apply,
     method: Method,
     tx_theta: optax.GradientTransformation,
     tx_phi: optax.GradientTransformation,
@@ -140,33 +144,30 @@ def make_step(
     phi_steps: int = 1,
     craft_bn: Literal["batch", "update", "eval"] = "batch",
     ema_decay: float = 0.0,
-    axis_name: str | None = None,
     accumulate: int = 1,
-    cut: Callable[[Tree], Tree] = lambda batch: batch,
-) -> Callable[[State, tuple[Array, Array], Array], tuple[State, dict[str, Array]]]:
+    shard_batch: Callable[[Tree], Tree] = lambda batch: batch,
+) -> Callable[[State, Batch | tuple[Array, Array], Array], tuple[State, dict[str, Array]]]:
     """One pure function (state, (x, y), rng) -> (state, metrics), compiled once by `jax.jit`.
 
     rng is the key of the run, the same at every step, and an argument so that all seeds share one
-    compilation. eps is the radius, or a function of the step where it is warmed up.
+    compilation. eps is the radius, or a function of the step where it is warmed up. Where pmap maps
+    the step over devices, it averages gradients, statistics and metrics over them.
     craft_bn="update" keeps the classifier's statistics of every pass that made delta, in order, as
     the authors' codes do; "batch" uses the batch's own and discards them, "eval" the running ones.
     ema_decay is the decay per step of the moving averages of theta and of its statistics; it is
     warmed up (`decay_at`). A batch has `accumulate` parts: their gradients are averaged and the
-    players move once, while BatchNorm and the attacker's batch maximum see a part at a time. `cut`
-    lays a part over devices (`parallel.Layout.cut`).
+    players move once, while BatchNorm and the attacker's batch maximum see a part at a time.
+    `shard_batch` lays a part over devices (`parallel.Layout.shard_batch`).
     """
-    check_players(method, tx_theta, tx_phi)
-    check_apply(f)
+    gate.check_players(method, tx_theta, tx_phi)
+    check_apply(apply)
     solve, playing = method.solver.solve, turns(method, phi_steps, craft_bn)
     if not callable(eps):
-        check_eps(eps)
-    check_count("accumulate", accumulate)
+        gate.check_eps(eps)
+    gate.check_count("accumulate", accumulate)
     if isinstance(ema_decay, str) or not 0 <= ema_decay < 1:
         raise InputError(f"ema_decay={ema_decay} must lie in [0, 1)")
-    if axis_name is not None:
-        _check_reduces(f, axis_name)
     leader, follower = Player(tx_theta), Player(tx_phi)
-    mean = (lambda tree: pmean(tree, axis_name)) if axis_name else (lambda tree: tree)
 
     def play(turn: Turn, state: State, rng: Array, rows: Array, x: Array, y: Array, eps: Array):
         keys = per_image(stream(rng, "images"), rows)
@@ -177,8 +178,8 @@ def make_step(
         ):
             theta_stats, phi_stats = statistics
             part = jax.random.fold_in(rng, i)
-            looking = inside(f, turn.craft, stream(part, "crafting"), theta_stats)
-            outer = outside(f, turn.outer, stream(part, "training"))
+            looking = inside(apply, turn.craft, stream(part, "crafting"), theta_stats)
+            outer = outside(apply, turn.outer, stream(part, "training"))
 
             def J(theta, phi):
                 ell = method.attack_loss(looking, theta, theta_stats, x, y)
@@ -206,35 +207,33 @@ def make_step(
 
         statistics = state.theta_stats, state.phi_stats
         (found, metrics), statistics = _accumulate(
-            gradients, statistics, (keys, x, y), accumulate, cut
+            gradients, statistics, (keys, x, y), accumulate, shard_batch
         )
-        moved, (theta_stats, phi_stats) = dict(zip(players, mean(found), strict=True)), statistics
+        theta_stats, phi_stats = over_devices(statistics)
+        moved = dict(zip(players, over_devices(found), strict=True))
         if turn.theta:
             slower = 0.5**state.rollbacks
             theta, opt = leader.descend(moved[0], state.opt_theta, state.theta, slower)
-            state = state._replace(theta=theta, opt_theta=opt, theta_stats=mean(theta_stats))
+            state = state._replace(theta=theta, opt_theta=opt, theta_stats=theta_stats)
             metrics["theta/grad_norm"] = optax.tree.norm(moved[0])
         if turn.phi:
             phi, opt = follower.ascend(moved[1], state.opt_phi, state.phi)
-            state = state._replace(phi=phi, opt_phi=opt, phi_stats=mean(phi_stats))
+            state = state._replace(phi=phi, opt_phi=opt, phi_stats=phi_stats)
             metrics["phi/grad_norm"] = optax.tree.norm(moved[1])
             if not turn.theta:
                 metrics = {k: v for k, v in metrics.items() if k.startswith("phi/")}
         return state, metrics
 
-    def step(
-        state: State, batch: tuple[Array, Array], rng: Array
-    ) -> tuple[State, dict[str, Array]]:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(f"a batch is (x, y), images and labels, and no {type(batch).__name__}")
-        x = images(batch[0])
-        y = labels(batch[1], len(x))
-        check_state(state, tx_theta, tx_phi, bool(ema_decay))
+    def step(state: State, batch: Batch | tuple[Array, Array], rng: Array):
+        x, y = gate.check_batch(batch)
+        gate.check_state(state, tx_theta, tx_phi, bool(ema_decay))
+        if devices.is_mapped():
+            _check_statistics(apply, state.theta, state.theta_stats, x)
         if len(x) % accumulate:
             raise InputError(f"accumulate={accumulate} does not divide a batch of {len(x)} images")
         rng = one_key(rng)
         key = jax.random.fold_in(jax.random.fold_in(rng, state.rollbacks), state.step)
-        rows = batch_rows(len(x), axis_name, accumulate)
+        rows = batch_rows(len(x), accumulate)
         radius = jnp.asarray(eps(state.step) if callable(eps) else eps, x.dtype)
         metrics: dict[str, Array] = {"theta/eps": radius}
         for i, turn in enumerate(playing):
@@ -247,17 +246,9 @@ def make_step(
                 ema=_averaged(state.ema, state.theta, decay),
                 ema_stats=_averaged(state.ema_stats, state.theta_stats, decay),
             )
-        return state._replace(step=state.step + 1), mean(metrics)
+        return state._replace(step=state.step + 1), over_devices(metrics)
 
     return step
-
-
-def decay_at(step: Array, decay: float) -> Array:
-    """min(decay, (1 + t) / (10 + t)): a short average at first, which forgets the start.
-
-    The warm-up of TensorFlow's ExponentialMovingAverage.
-    """
-    return jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 def _averaged(average: Tree, new: Tree, decay: Array) -> Tree:
@@ -271,36 +262,32 @@ def _averaged(average: Tree, new: Tree, decay: Array) -> Tree:
     return jax.tree.map(one, average, new)
 
 
-def _check_reduces(f: Apply, axis_name: str) -> None:
-    """An InputError unless f is a network of this package that averages over that axis.
+def _check_statistics(apply: Apply, theta: Tree, stats: Tree, x: Array) -> None:
+    """An InputError if statistics would differ between the devices that pmap splits x over."""
 
-    Under pmap every device sees its own images alone. A BatchNorm that does not average over the
-    axis, and a dropout mask that is the same on all devices, give wrong updates without a word.
-    """
-    module = f.module if isinstance(f, Functional) else None
-    own = module is not None and type(module).__module__.startswith("l2ljax.")
-    if own and getattr(module, "axis_name", axis_name) == axis_name:
-        return
-    name = type(f if module is None else module).__name__
-    raise InputError(
-        f"{name} under pmap: only this package's networks, made with axis_name={axis_name!r}, "
-        "average BatchNorm and draw dropout over all devices; lay other models over devices by "
-        "sharding, which is right for all"
-    )
+    def update(model: tuple[Tree, Tree], x: Array) -> Tree:
+        return apply(*model, x, "update", jax.random.key(0))[1]
+
+    if jax.tree.leaves(stats) and not devices.equal_on_all(update, (theta, stats), x):
+        name = type(apply.module).__name__ if isinstance(apply, Functional) else "the model"
+        raise InputError(
+            f"{name} under pmap: its statistics would be those of each device's own images; take "
+            "--parallel=sharding, which is right for every model"
+        )
 
 
 def _accumulate(
-    gradients: Callable, statistics: Tree, batch: Tree, parts: int, cut: Callable[[Tree], Tree]
+    gradients: Callable, statistics: Tree, batch: Tree, parts: int, shard: Callable[[Tree], Tree]
 ) -> tuple[Tree, Tree]:
     """The mean over the parts of a batch; the statistics go from each part to the next."""
     if parts == 1:
-        return gradients(0, statistics, *cut(batch))
+        return gradients(0, statistics, *shard(batch))
     split = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
 
     def add(carry: tuple[Array, Tree, Tree]):
         i, total, statistics = carry
         part = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), split)
-        found, statistics = gradients(i, statistics, *cut(part))
+        found, statistics = gradients(i, statistics, *shard(part))
         return i + 1, jax.tree.map(lambda t, v: t + v / parts, total, found), statistics
 
     first = jax.tree.map(lambda a: a[0], split)

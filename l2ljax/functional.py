@@ -1,10 +1,11 @@
-"""A model made a function: f(theta, stats, x, mode, rng) -> logits, stats (`types.Apply`).
+"""A model made a function: apply(theta, stats, x, mode, rng) -> logits, stats (`types.Apply`).
 
-The three BatchNorm modes are spelled out here and nowhere else. `functional` serves linen modules,
-with or without BatchNorm, dropout and other random streams; `functional_nnx` serves nnx models.
-Whether a model trains is said by one of `SWITCHES`: an argument of its `__call__`, or, where that
-has none, a field of the module. A model with statistics and no switch is refused, because its
-BatchNorm would stay in one mode without a word.
+    apply, theta, stats = as_apply(model, rng, x)
+
+The three BatchNorm modes are spelled out here and nowhere else. `as_apply` takes linen modules and
+nnx models, with or without BatchNorm, dropout and other random streams; `functional` and
+`initialise` serve the first kind alone, and `functional_nnx` the second. How a model is told
+whether it trains is said in `switches`.
 """
 
 import dataclasses
@@ -18,23 +19,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from l2ljax import devices
 from l2ljax.errors import InputError, word
+from l2ljax.models.layers import BY_ROW
 from l2ljax.streams import one_key
+from l2ljax.switches import check_switch, features_asked, switched
+from l2ljax.target import is_cpu
 from l2ljax.types import Apply, Array, Forward, Mode, Tree
 
 MODES = ("eval", "batch", "update")
 
-SWITCHES = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
-"""The names by which models take whether they train, and the value that says so."""
 
-STREAMS = ("dropout", "params")
-"""The random streams that f gives a linen module; Flax draws any other name from `params`."""
+def as_apply(model: Any, rng: Array, x: Array) -> tuple[Apply, Tree, Tree]:
+    """apply, theta, stats of a linen module or an nnx model, for images of the shape of x.
+
+    A linen module's theta is drawn from rng. An nnx model has its weights already.
+    """
+    if isinstance(model, type) or (hasattr(model, "init") and hasattr(model, "apply")):
+        return functional(model), *initialise(model, rng, x)
+    return functional_nnx(model)
 
 
 def functional(module: Any) -> Apply:
@@ -66,7 +69,7 @@ def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     """theta, stats from a key and a batch of the right shape; stats = {} without BatchNorm."""
     if isinstance(module, type) or not hasattr(module, "init"):
         _check_module(module)
-    module, keywords = _switched(module, train=False)
+    module, keywords = switched(module, train=False)
     rng = one_key(rng)
     if isinstance(x, tuple) and all(isinstance(side, int) for side in x):
         raise InputError(f"x is the shape {x}: pass a batch of images, such as jnp.zeros({x})")
@@ -80,11 +83,11 @@ def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
         # Compiled, so that the forward pass that only serves to find shapes is never computed. On
         # the CPU LLVM takes 5 s to optimise a WRN-10-2's random draws, and 1 s if told not to.
         options: dict[str, str | bool] = {}
-        if jax.default_backend() == "cpu":
+        if is_cpu():
             options = {"xla_backend_optimization_level": "0"}
         variables = jax.jit(init).lower(rng, x).compile(options)(rng, x)
     theta = variables.pop("params", {})
-    _check_switch(module, variables)
+    check_switch(module, variables)
     return theta, variables
 
 
@@ -107,13 +110,12 @@ class Functional:
         """Logits, or the features before them, and statistics in one of the three modes."""
         word("mode", mode, MODES)
         _check_trees(theta, stats, x)
-        _check_switch(self.module, stats)
+        check_switch(self.module, stats)
         train = mode != "eval"
-        module, keywords = _switched(self.module, train)
+        module, keywords = switched(self.module, train)
         if rng is not None:
-            keys = jax.random.split(rng, len(STREAMS))
-            keywords["rngs"] = dict(zip(STREAMS, keys, strict=True))
-        keywords |= _asked(module, features)
+            keywords["rngs"] = _streams(rng)
+        keywords |= features_asked(module, features)
         variables = {"params": theta, **stats}
 
         def apply(**more: Any) -> Any:
@@ -123,6 +125,17 @@ class Functional:
             return apply(), stats
         out, updated = apply(mutable=list(stats))
         return out, {**stats, **updated} if mode == "update" else stats
+
+
+def _streams(rng: Array) -> dict[str, Array]:
+    """A linen module's random streams; Flax draws any other name from `params`.
+
+    Under pmap each device has streams of its own, or all would draw the same dropout mask. The
+    package's Dropout draws by an image's row in the whole batch, from a key that is one for all.
+    """
+    dropout, params = jax.random.split(rng, 2)
+    streams = {"dropout": devices.own_key(dropout), "params": devices.own_key(params)}
+    return streams | {BY_ROW: dropout} if devices.is_mapped() else streams
 
 
 def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
@@ -151,8 +164,8 @@ def functional_nnx(model: Any) -> tuple[Apply, Tree, Tree]:
             raise InputError(_needs_key(model, mode))
         fresh = keys if rng is None else _reseeded(keys, rng)
         called = nnx.merge(graphs[train], theta, fresh, stats)
-        _, keywords = _switched(called, train)
-        keywords |= _asked(called, features)
+        _, keywords = switched(called, train)
+        keywords |= features_asked(called, features)
         out = _served(called, mode, x, lambda: called(x, **keywords))
         if mode != "update":
             return out, stats
@@ -229,48 +242,6 @@ def _reseeded(keys: Tree, rng: Array) -> Tree:
         return jax.random.fold_in(rng, i) if is_key else jnp.zeros_like(leaf)
 
     return jax.tree.unflatten(structure, [one(i, leaf) for i, leaf in enumerate(leaves)])
-
-
-def _parameters(module: Any) -> Mapping[str, Any]:
-    return inspect.signature(module.__call__).parameters
-
-
-def _asked(module: Any, features: bool) -> dict[str, Any]:
-    if not features:
-        return {}
-    if "features" not in _parameters(module):
-        raise InputError(
-            f"{type(module).__name__} gives no features: its __call__ has no such keyword"
-        )
-    return {"features": True}
-
-
-def _switched(module: Any, train: bool) -> tuple[Any, dict[str, Any]]:
-    """The module and the keywords of its call that make it train, or not."""
-    values = {name: value == train for name, value in SWITCHES.items()}
-    called = _parameters(module)
-    keywords = {name: value for name, value in values.items() if name in called}
-    fields = _fields(module) & values.keys()
-    if not keywords and fields:
-        module = module.clone(**{name: values[name] for name in fields})
-    return module, keywords
-
-
-def _fields(module: Any) -> set[str]:
-    if not dataclasses.is_dataclass(module):
-        return set()
-    return {field.name for field in dataclasses.fields(module)}
-
-
-def _check_switch(module: Any, stats: Tree) -> None:
-    if not stats or SWITCHES.keys() & (_parameters(module).keys() | _fields(module)):
-        return
-    raise InputError(
-        f"{type(module).__name__} keeps statistics ({', '.join(stats)}), and nothing tells it "
-        "whether it trains: give its __call__ an argument train and write "
-        "nn.BatchNorm(use_running_average=not train); "
-        f"{', '.join(name for name in SWITCHES if name != 'train')} are understood too"
-    )
 
 
 def _needs_key(module: Any, mode: Mode) -> str:

@@ -1,16 +1,15 @@
-"""The gate: what every entrance checks of images, labels, radius, words and logits, in one place.
+"""The gate: what every entrance checks of images, labels, radius and logits, and of a step's state.
 
     x = images(x)                         # float in [0, 1]; uint8 is scaled
     y = labels(y, len(x), classes=10)
     check_eps(eps, norm)
-    word("loss", loss, LOSSES)
 
 An attack cannot move an image that is not lawful to begin with, so without these checks normalised
 pixels would count as "100 % robust". Values are looked at where they are concrete. Inside a
 caller's own `jit` or `vmap` they are not, and only rank, dtype and length are checked there.
 
-Whoever plays many attacks on one set checks it once and plays them `with checked():`.
-`l2ljax.attacks.entrance` makes all checks of an attack, those of the classifier included.
+Whoever plays many attacks on one set checks it once and plays them `with checked():`. All checks
+of an attack, those of the classifier included, are made by `l2ljax.attacks.entrance`.
 """
 
 import operator
@@ -22,15 +21,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
 from l2ljax.ball import NORMS, scale
 from l2ljax.errors import InputError, word
-from l2ljax.types import Array
+from l2ljax.types import Array, Batch, Method, State
 
 TOLERANCE = 1e-6
 """How far outside [0, 1] float32 rounding may leave a pixel."""
-
 
 _CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
 
@@ -39,8 +38,8 @@ _CHECKED: ContextVar[bool] = ContextVar("checked", default=False)
 def checked() -> Iterator[None]:
     """Inside, values and classifier are known to be right: rank, dtype and length are looked at.
 
-    Measured on two cores with an mlp on 32 digits: all checks of an attack take 0.28 ms and these
-    0.02, where ten steps of PGM take 2.
+    With an mlp on 32 digits, on two cores: all checks of an attack take 0.28 ms, these 0.02 ms, and
+    ten steps of PGM 2 ms.
     """
     token = _CHECKED.set(True)
     try:
@@ -199,9 +198,8 @@ def check_eps(eps: Any, norm: str = "linf", *, unbounded: bool = False) -> None:
     try:
         value = float(eps)
     except (TypeError, ValueError):
-        raise InputError(
-            f"eps={_shown(eps)} is no number: pass one radius, such as 8 / 255"
-        ) from None
+        said = f"eps={_shown(eps)} is no number: pass one radius, such as 8 / 255"
+        raise InputError(said) from None
     if np.isinf(value) and value > 0 and unbounded:
         return
     if not 0 < value < np.inf:
@@ -260,3 +258,42 @@ def _range(x: Any) -> tuple[float, float]:
     else:
         low, high = np.min(x), np.max(x)
     return float(low), float(high)
+
+
+def check_batch(batch: Any) -> Batch:
+    """The images and labels of (x, y), checked."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(f"a batch is (x, y), images and labels, and no {type(batch).__name__}")
+    x = images(batch[0])
+    return Batch(x, labels(batch[1], len(x)))
+
+
+def check_players(method: Any, tx_theta: Any, tx_phi: Any) -> None:
+    """An InputError unless there are a method and two optax chains."""
+    if not isinstance(method, Method):
+        raise InputError(f"method is a {type(method).__name__}: pass make_method(name, ...)")
+    for name, tx in (("tx_theta", tx_theta), ("tx_phi", tx_phi)):
+        if not isinstance(tx, optax.GradientTransformation):
+            raise InputError(
+                f"{name} is a {type(tx).__name__}: pass an optax transformation, such as "
+                "optax.sgd(0.1); optax.identity() where nothing is learned"
+            )
+
+
+def check_state(state: Any, tx_theta: Any, tx_phi: Any, averages: bool) -> None:
+    """An InputError unless the state is one that `init_state` made for this step."""
+    if not isinstance(state, State):
+        raise InputError(f"the state is a {type(state).__name__}: pass init_state(...)")
+    moved = (
+        ("tx_theta", tx_theta, state.theta, state.opt_theta),
+        ("tx_phi", tx_phi, state.phi, state.opt_phi),
+    )
+    for name, tx, parameters, opt in moved:
+        wanted = jax.eval_shape(tx.init, parameters)
+        if jax.tree.structure(wanted) != jax.tree.structure(opt):
+            raise InputError(f"the state was made for another {name}: give init_state the same one")
+    if averages != bool(jax.tree.leaves(state.ema)):
+        raise InputError(
+            "ema_decay above 0 and init_state(..., ema=True) belong together: the average of a "
+            "state without the other is missing, or stays at the first weights"
+        )

@@ -1,17 +1,17 @@
 """One device, several, or several hosts: how the one step body is laid over them.
 
-    layout = lay_out("pmap", batch_size=128)
-    order = layout.deal(order, part_size=128)    # batch_size // accumulate
-    arguments = (*layout.replicate((state, x, y, rng)), layout.place(order))
+    layout = lay_out(None, batch_size=128)          # all visible devices
+    order = layout.rows_of_devices(order, part_size=128)    # batch_size // accumulate
+    arguments = (*layout.replicate((state, x, y, rng)), layout.put_batch(order))
     program = layout.compile(train_step, *arguments)
     state, metrics = program(*arguments)
-    theta = layout.first(state).theta
+    theta = layout.unreplicate(state).theta
 
-`none` is `jit` on one device. `pmap` runs the body once per device on its rows of the batch, with
-collectives over `axis_name`; `sharding` is `jit` of the single-device body with the batch sharded
-over a mesh, and XLA puts the collectives in. The one surprising thing: in all three the rows of a
-batch and what is drawn for each of them are those of one device, so that a run depends on the
-number of devices by the order of sums alone.
+`none` is `jit` on one device. `sharding`, the default on several, is `jit` of the same body with
+the batch split over a mesh, and XLA puts the collectives in; it is right for every model. `pmap`
+runs the body once per device on its rows of the batch, and the body itself reduces over `devices`;
+JAX keeps it in maintenance only. In all three the rows of a batch, and what is drawn for each of
+them, are those of one device: a run depends on the number of devices by the order of sums alone.
 """
 
 import json
@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from l2ljax.devices import AXIS
-from l2ljax.errors import nearest
+from l2ljax.errors import InputError, word
 from l2ljax.types import Tree
 
 Kind = Literal["none", "pmap", "sharding"]
@@ -38,18 +38,26 @@ class Layout(NamedTuple):
     kind: Kind
 
     @property
-    def axis_name(self) -> str | None:
-        """The axis over which the step body reduces; None where it sees the whole batch."""
-        return AXIS if self.kind == "pmap" else None
-
-    @property
-    def size(self) -> int:
+    def device_count(self) -> int:
         """Devices that share a batch."""
         return 1 if self.kind == "none" else jax.device_count()
 
-    def rows(self, batch_size: int) -> int:
+    def describe(self) -> str:
+        """The layout in words, such as "the batch sharded over 2 CPU devices"."""
+        count, kind = self.device_count, jax.devices()[0].platform.upper()
+        devices = f"{count} {kind} device{'s' * (count > 1)}"
+        if jax.process_count() > 1:
+            devices += f" of {jax.process_count()} processes"
+        words = {
+            "none": f"one {kind} device",
+            "sharding": f"the batch sharded over {devices}",
+            "pmap": f"pmap over {devices}",
+        }
+        return words[self.kind]
+
+    def rows_per_call(self, batch_size: int) -> int:
         """Images of a batch that one call of the step body sees."""
-        return batch_size // self.size if self.kind == "pmap" else batch_size
+        return batch_size // self.device_count if self.kind == "pmap" else batch_size
 
     def replicate(self, tree: Tree) -> Tree:
         """Every array on every device, as the compiled body takes it."""
@@ -59,20 +67,18 @@ class Layout(NamedTuple):
             return _put(tree, _sharding(jax.devices(), PartitionSpec()))
         return jax.device_put(tree)
 
-    def place(self, tree: Tree) -> Tree:
-        """What `deal` has cut for our devices, brought there; elsewhere it is the same for all."""
-        if self.kind != "pmap":
-            return self.replicate(tree)
-        return _each(tree)
+    def put_batch(self, tree: Tree) -> Tree:
+        """What `rows_of_devices` has split, brought to our devices."""
+        return _split_by_device(tree) if self.kind == "pmap" else self.replicate(tree)
 
-    def first(self, tree: Tree) -> Tree:
+    def unreplicate(self, tree: Tree) -> Tree:
         """What a replicated tree holds, on one device; it goes when the tree is donated."""
         if self.kind == "none":
             return tree
         single = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
         return jax.tree.map(lambda leaf: leaf[0], single) if self.kind == "pmap" else single
 
-    def deal(self, order: Any, *, part_size: int) -> np.ndarray:
+    def rows_of_devices(self, order: Any, *, part_size: int) -> np.ndarray:
         """Of an epoch's permutation, what each device takes: its rows of one part after another.
 
         `part_size` is batch_size // accumulate, the images of one part of a batch on all devices:
@@ -83,75 +89,83 @@ class Layout(NamedTuple):
         if self.kind != "pmap":
             return np.asarray(order)
         count = len(order) // part_size
-        parts = np.asarray(order)[: count * part_size].reshape(count, self.size, -1)
-        places = _places(np.zeros(jax.local_device_count()))
-        mine = [int(shard.data[0]) for shard in places.addressable_shards]
-        return np.stack([parts[:, place].reshape(-1) for place in mine])
+        parts = np.asarray(order)[: count * part_size].reshape(count, self.device_count, -1)
+        numbers = _device_numbers(np.zeros(jax.local_device_count()))
+        ours = [int(shard.data[0]) for shard in numbers.addressable_shards]
+        return np.stack([parts[:, number].reshape(-1) for number in ours])
 
-    def cut(self, batch: Tree) -> Tree:
-        """Within the body: the batch cut over the devices, where pmap does not do it."""
+    def shard_batch(self, batch: Tree) -> Tree:
+        """Within the body: the batch split over the devices, where pmap does not do it."""
         if self.kind != "sharding":
             return batch
-        cut = _sharding(jax.devices(), PartitionSpec(AXIS))
-        return jax.lax.with_sharding_constraint(batch, cut)
+        split = _sharding(jax.devices(), PartitionSpec(AXIS))
+        return jax.lax.with_sharding_constraint(batch, split)
 
     def compile(self, body: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-        """The body compiled for these arguments; the first one, the state, is donated."""
+        """The body compiled for these arguments; the first one, the state, is donated.
+
+        Where JAX_DISABLE_JIT is set, to look into a run, it is the body itself that is returned,
+        and nothing is compiled. pmap has no such form.
+        """
         if self.kind == "pmap":
             compiled = jax.pmap(body, axis_name=AXIS, donate_argnums=0)
             # Of several processes, pmap takes the own devices' arrays, what it lowers to does not:
             # there it compiles at the first call.
             return compiled if jax.process_count() > 1 else compiled.lower(*arguments).compile()
+        if jax.config.jax_disable_jit:  # pyright: ignore
+            return body
         return jax.jit(body, donate_argnums=0).lower(*arguments).compile()
 
     @property
-    def spread(self) -> int:
-        """Devices of this process over which an evaluation is spread."""
+    def evaluation_devices(self) -> int:
+        """Devices of this process over which an evaluation is split."""
         return 1 if self.kind == "none" else jax.local_device_count()
 
-    def whole(self, tree: Tree) -> Tree:
-        """For an evaluation: the same on each of our devices."""
-        return tree if self.spread == 1 else jax.device_put(tree, _local(PartitionSpec()))
+    def put_for_evaluation(self, tree: Tree) -> Tree:
+        """The same on each of the devices of an evaluation."""
+        return tree if self.evaluation_devices == 1 else jax.device_put(tree, _local())
 
-    def full(self, batch_size: int) -> int:
-        """For an evaluation: the next batch size that divides over our devices."""
-        return -(-batch_size // self.spread) * self.spread
+    def round_up(self, batch_size: int) -> int:
+        """The next batch size of an evaluation that divides over its devices."""
+        return -(-batch_size // self.evaluation_devices) * self.evaluation_devices
 
-    def share(self, batch: Any) -> Any:
-        """For an evaluation: images cut over our devices; their number must divide."""
-        return batch if self.spread == 1 else jax.device_put(batch, _local(PartitionSpec(AXIS)))
+    def split_for_evaluation(self, batch: Any) -> Any:
+        """Images split over the devices of an evaluation; their number must divide."""
+        return batch if self.evaluation_devices == 1 else jax.device_put(batch, _local(AXIS))
 
 
-ONE = Layout("none")
-"""One device."""
+ONE_DEVICE = Layout("none")
 
 
 def lay_out(kind: str | None, *, batch_size: int, accumulate: int = 1) -> Layout:
-    """The layout for batches of that size; no kind means pmap where there are several devices."""
-    if kind is not None and kind not in KINDS:
-        raise ValueError(nearest("parallel", kind, KINDS))
-    count = jax.device_count()
-    kind = kind or ("pmap" if count > 1 else "none")
+    """The layout for batches of that size; no kind means sharding where there are several devices.
+
+    `accumulate` is the number of parts in which a batch is taken.
+    """
+    if kind is not None:
+        word("parallel", kind, KINDS)
+    kind = kind or ("sharding" if jax.device_count() > 1 else "none")
     if kind == "none" and jax.process_count() > 1:
-        raise ValueError(f"parallel=none is one device, and there are {jax.process_count()} hosts")
+        raise InputError(f"parallel=none is one device, and there are {jax.process_count()} hosts")
     layout = Layout(cast(Kind, kind))
-    pieces = layout.size * accumulate
+    pieces = layout.device_count * accumulate
     if batch_size % pieces:
         near = [n for n in (batch_size // pieces * pieces, -(-batch_size // pieces) * pieces) if n]
-        parts = f"{layout.size} devices" + (f" x {accumulate}" if accumulate > 1 else "")
-        raise ValueError(
+        parts = f"{layout.device_count} devices" + (f" x {accumulate}" if accumulate > 1 else "")
+        raise InputError(
             f"a batch of {batch_size} images does not divide over {parts}: "
             f"take {' or '.join(map(str, near))}"
         )
     return layout
 
 
-def beside(kind: str | None) -> Layout:
-    """The layout of an evaluation: over all our devices unless told `none`."""
-    return ONE if kind == "none" or jax.local_device_count() == 1 else Layout("sharding")
+def evaluation_layout(kind: str | None) -> Layout:
+    """The layout of an evaluation: over all devices of this process, unless told `none`."""
+    alone = kind == "none" or jax.local_device_count() == 1
+    return ONE_DEVICE if alone else Layout("sharding")
 
 
-def leads() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that logs and writes."""
     return jax.process_index() == 0
 
@@ -196,17 +210,17 @@ def _put(tree: Tree, sharding: NamedSharding) -> Tree:
     return jax.tree.map(one, tree)
 
 
-def _local(spec: PartitionSpec) -> NamedSharding:
-    return _sharding(jax.local_devices(), spec)
+def _local(*spec: str) -> NamedSharding:
+    return _sharding(jax.local_devices(), PartitionSpec(*spec))
 
 
 def _copies(each: np.ndarray, tree: Tree) -> Tree:
     return jax.pmap(lambda _, tree: tree, in_axes=(0, None))(each, tree)
 
 
-def _each(tree: Tree) -> Tree:
+def _split_by_device(tree: Tree) -> Tree:
     return jax.pmap(lambda tree: tree)(tree)
 
 
-def _places(each: np.ndarray) -> Any:
+def _device_numbers(each: np.ndarray) -> Any:
     return jax.pmap(lambda _: jax.lax.axis_index(AXIS), axis_name=AXIS)(each)

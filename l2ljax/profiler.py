@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from l2ljax.models import ATTACKERS, MODELS
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import ATTACKERS, MODELS, CoordinateLSTM
 from l2ljax.progress import Progress
 from l2ljax.tables import align
 

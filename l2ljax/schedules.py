@@ -97,3 +97,11 @@ def optimiser(
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     bound = optax.clip_by_global_norm(clip) if clip else optax.identity()
     return optax.chain(bound, decay, rule)
+
+
+def decay_at(step: Array, decay: float) -> Array:
+    """min(decay, (1 + t) / (10 + t)): a short average at first, which forgets the start.
+
+    The warm-up of TensorFlow's ExponentialMovingAverage.
+    """
+    return jnp.minimum(decay, (1 + step) / (10 + step))

@@ -134,8 +134,11 @@ def defaults(table: Iterable[Setting]) -> dict[str, Any]:
     return {setting.name: setting.default for setting in table}
 
 
-def settings_of(function: Callable[..., Any]) -> list[Setting]:
+def settings_of(function: Callable[..., Any], *, all_said: bool = True) -> list[Setting]:
     """The settings that the keyword-only parameters of a function declare.
+
+    Without `all_said` a function or a class may have other parameters too, and every one that is
+    annotated in this way is a setting, such as a field of a linen module.
 
     Each is annotated `Annotated[type, "help text"]` or `Annotated[type, "help text", "bounds"]`.
     The type is str, int, float, bool, `Literal` words, `Fraction` for a number that is written as
@@ -144,10 +147,11 @@ def settings_of(function: Callable[..., Any]) -> list[Setting]:
     hints = get_type_hints(function, include_extras=True)
     found = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
         hint = hints.get(name)
-        if get_origin(hint) is not Annotated:
+        is_said = get_origin(hint) is Annotated
+        if not is_said and not (all_said and parameter.kind is parameter.KEYWORD_ONLY):
+            continue
+        if not is_said:
             raise InputError(
                 f"{function.__name__}: the keyword {name} must say what it is, as in "
                 f'{name}: Annotated[float, "what it does", "> 0"]'

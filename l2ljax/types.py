@@ -171,3 +171,10 @@ class State(NamedTuple):
     opt_phi: Tree
     ema: Tree
     ema_stats: Tree
+
+
+class Batch(NamedTuple):
+    """What one step of training sees: images in [0, 1], [B, H, W, C], and their labels [B]."""
+
+    x: Array
+    y: Array

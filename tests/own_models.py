@@ -2,8 +2,9 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python own_models.py OUT
 
-Writes OUT.json: for every kind of model the largest difference between the states after one step on
-one device and after the same step with the batch sharded, and the largest move of that step.
+Writes OUT.json. For every kind of model: the largest difference between the states after one step
+on one device and after the same step with the batch sharded; the largest move of that step; and the
+same difference under pmap, or the line with which pmap refuses the model.
 """
 
 import json
@@ -17,6 +18,7 @@ import optax
 from flax import nnx
 
 from l2ljax.bilevel import init_state, make_step
+from l2ljax.errors import InputError
 from l2ljax.functional import functional, functional_nnx, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.parallel import Layout
@@ -119,11 +121,23 @@ def play(kind, layout, craft_bn="batch", seed=2):
         pgm(2, 0.05, "uniform"), ATTACK_LOSSES["ce"], adversarial(0.0), False, "simultaneous"
     )
     state = init_state(jax.random.key(0), theta, stats, method, sgd, sgd, x)
-    step = make_step(f, method, sgd, sgd, eps=0.1, craft_bn=craft_bn, cut=layout.cut)
+    shard = layout.shard_batch
+    step = make_step(f, method, sgd, sgd, eps=0.1, craft_bn=craft_bn, shard_batch=shard)
     before = jax.device_get(state)  # the step takes the state's buffers
-    arguments = layout.replicate((state, (x, y), jax.random.key(seed)))
+    devices = layout.device_count
+    cut = (x, y) if layout.kind != "pmap" else (split(x, devices), split(y, devices))
+    arguments = (
+        layout.replicate(state),
+        layout.put_batch(cut),
+        layout.replicate(jax.random.key(seed)),
+    )
     after, _ = layout.compile(step, *arguments)(*arguments)
-    return before, layout.first(after)
+    return before, layout.unreplicate(after)
+
+
+def split(rows, devices):
+    """What each device takes of a batch."""
+    return rows.reshape(devices, -1, *rows.shape[1:])
 
 
 def largest(a, b):
@@ -138,7 +152,12 @@ def main(out: str) -> None:
     for kind in KINDS:
         before, one = play(kind, Layout("none"))
         _, many = play(kind, Layout("sharding"))
-        found[kind] = largest(one, jax.device_get(many)), largest(before, one)
+        apart, moved = largest(one, jax.device_get(many)), largest(before, one)
+        try:
+            under_pmap = largest(one, jax.device_get(play(kind, Layout("pmap"))[1]))
+        except InputError as error:
+            under_pmap = str(error)
+        found[kind] = apart, moved, under_pmap
     pathlib.Path(out).write_text(json.dumps(found))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from l2ljax.functional import functional, initialise
 from l2ljax.models import ATTACKERS, label, make_attacker
+from l2ljax.models.attackers import GeneratorBlock
 
 KEY = jax.random.key(0)
 SHAPES = [(8, 8, 1), (32, 32, 3), (7, 9, 2), (1, 1, 1)]
@@ -238,10 +239,8 @@ def test_wide_output_bias_has_pytorchs_range():
 
 
 def test_generator_block_adds_without_activation_and_keeps_the_identity():
-    from l2ljax.models.generator_block import GeneratorBlock
-
     x = jax.random.normal(KEY, (2, 4, 4, 3))
-    block = GeneratorBlock(3, "prelu", jnp.float32, None)
+    block = GeneratorBlock(3, "prelu", jnp.float32)
     phi, stats = initialise(block, KEY, x)
     assert "shortcut" not in phi
     phi["conv2"] = jax.tree.map(jnp.zeros_like, phi["conv2"])

@@ -27,7 +27,7 @@ from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.methods import METHODS
 from l2ljax.models import make_classifier
 from l2ljax.solvers import n_fgsm, pgm
-from l2ljax.types import Inner, Method, Solver, no_phi
+from l2ljax.types import Batch, Inner, Method, Solver, no_phi
 
 LR = 0.1
 ASCENT = optax.sgd(LR)
@@ -363,6 +363,29 @@ def test_statistics_go_from_part_to_part_and_the_step_counts_once():
     average = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema, after.theta)
     chex.assert_trees_all_close(after.ema, average, atol=1e-6)
     assert int(after.step) == 1
+
+
+def test_two_seeds_under_vmap_are_two_runs():
+    x, y = images()
+    net, method = make_classifier("wrn-10-1", 10, width=1 / 16), method_of("grad_l2l")
+    step = make_step(functional(net), method, SGD, SGD, eps=EPS)
+
+    def run(key):
+        theta_key, phi_key = jax.random.split(key)
+        state = init_state(phi_key, *initialise(net, theta_key, x), method, SGD, SGD, x)
+        for _ in range(2):
+            state, metrics = step(state, Batch(x, y), key)
+        return state, metrics
+
+    seeds = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    both = jax.jit(jax.vmap(run))(seeds)
+    alone = [jax.jit(run)(seed) for seed in seeds]
+    apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *(one[0].theta for one in alone))
+    assert min(jax.tree.leaves(apart)) >= 0 and max(jax.tree.leaves(apart)) > 0.1
+    for i, one in enumerate(alone):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda leaf, i=i: leaf[i], both), one, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_a_train_loss_of_ones_own_needs_no_metrics():

@@ -11,7 +11,7 @@ import pytest
 from l2ljax.commands import train
 from l2ljax.data import DATASETS, Stream, epoch_order, from_user, load
 from l2ljax.errors import DataError, InputError
-from l2ljax.parallel import ONE, Layout
+from l2ljax.parallel import ONE_DEVICE, Layout
 from l2ljax.runs.feed import AHEAD, Feed, ahead, fits
 from test_train import PLAIN, assert_same_run, interrupt_at
 
@@ -48,7 +48,7 @@ def streamed(drawn=draw, n=N, shape=SHAPE, size=6):
     return from_user((stream, Items(4, shape)), "streamed")
 
 
-def feed(data, layout=ONE, **options):
+def feed(data, layout=ONE_DEVICE, **options):
     return Feed(data, 3, layout=layout, batch_size=B, **options)
 
 
@@ -101,7 +101,7 @@ def test_a_stream_is_cut_into_the_runs_batches_from_any_step_on():
 
 def test_a_batch_that_is_larger_than_the_set_is_refused():
     with pytest.raises(InputError, match="lazy: an epoch has no whole batch of 100 images"):
-        Feed(lazy(), 0, layout=ONE, batch_size=100)
+        Feed(lazy(), 0, layout=ONE_DEVICE, batch_size=100)
 
 
 def test_a_stream_that_ends_early_ends_the_epoch_with_one_line():

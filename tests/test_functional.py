@@ -6,7 +6,7 @@ import pytest
 
 from l2ljax.functional import functional, initialise
 from l2ljax.models import make_classifier
-from l2ljax.models.wrn import WideBlock
+from l2ljax.models.residual import WideBlock
 
 KEY = jax.random.key(0)
 X = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
@@ -70,7 +70,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 def wide_block(dropout):
-    return WideBlock(4, stride=2, dropout=dropout, dtype=jnp.float32, axis_name=None)
+    return WideBlock(4, stride=2, dropout=dropout, dtype=jnp.float32)
 
 
 def equal(a, b):

@@ -59,8 +59,8 @@ def test_a_run_moves_between_numbers_of_devices(alone, tmp_path):
         process.send_signal(signal.SIGTERM)
         ended(process, 128 + signal.SIGTERM)
         step = read(workdir / "metrics.jsonl")[-1]["step"]
-    out, said = ended(launch(SCRIPT, *flags, "--parallel=sharding", devices=4))
-    assert "sharding over 4 devices, 1 processes" in out and "resumed at step" in said
+    out, said = ended(launch(SCRIPT, *flags, "--parallel=pmap", devices=4))
+    assert out.startswith("pmap over 4 CPU devices\n") and "resumed at step" in said
     assert_same_run(workdir, alone)
 
 
@@ -74,7 +74,8 @@ def test_two_processes_write_one_run_and_stop_and_resume_together(alone, tmp_pat
         ended(process, 128 + signal.SIGTERM)
     started = launch_together(SCRIPT, *flags, processes=2, devices=2)
     (out, said), (silent, whispered) = (ended(process) for process in started)
-    assert "pmap over 4 devices, 2 processes" in out and "resumed at step" in said
+    assert out.startswith("the batch sharded over 4 CPU devices of 2 processes\n")
+    assert "resumed at step" in said
     assert "theta sha256" in out
     # Gloo's threads write into each other's lines, so that its words are known and not their order.
     assert set(re.findall("[A-Za-z]+", silent)) <= GLOO

@@ -29,7 +29,7 @@ from l2ljax.commands import train
 from l2ljax.errors import InputError
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers import apgd, rnn
 from learn_to_climb import stages
 from learn_to_climb import train as learn

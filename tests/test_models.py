@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import chex
@@ -6,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from l2ljax.checkpoint import Checkpoints
-from l2ljax.errors import CheckpointError
-from l2ljax.functional import functional, initialise
+from l2ljax.devices import AXIS
+from l2ljax.errors import CheckpointError, InputError
+from l2ljax.functional import as_apply, functional, initialise
 from l2ljax.models import MODELS, make_classifier
-from l2ljax.models.mlp import MLP
-from l2ljax.models.preact_resnet import PreActBlock
-from l2ljax.models.wrn import WideBlock
+from l2ljax.models.residual import PreActBlock, WideBlock
+from l2ljax.models.small import MLP
 
 KEY = jax.random.key(0)
 NAMES = [
@@ -21,10 +23,11 @@ NAMES = [
     "preact_resnet18",
     "preact_resnet18_gradalign",
     "resnet18",
+    "resnet18_64",
     "small_cnn",
     "mlp",
 ]
-RESIDUAL = NAMES[:4]
+RESIDUAL = NAMES[:5]
 
 
 def tiny(name, **keywords):
@@ -50,6 +53,7 @@ def test_every_model_in_the_table_is_tested_here():
         ("preact_resnet18", 11_172_170),
         ("preact_resnet18_gradalign", 11_171_146),
         ("resnet18", 11_173_962),
+        ("resnet18_64", 11_173_962),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, count):
@@ -222,7 +226,7 @@ def test_statistics_of_another_channel_count_are_refused():
 @pytest.mark.parametrize(("block", "raw"), [(WideBlock, False), (PreActBlock, True)])
 def test_projection_shortcut_sees_the_activated_input_in_wrn_and_the_raw_one_in_preact(block, raw):
     fields = {"dropout": 0.0} if block is WideBlock else {}
-    module = block(features=4, stride=2, dtype=jnp.float32, axis_name=None, **fields)
+    module = block(features=4, stride=2, dtype=jnp.float32, **fields)
     x = jax.random.normal(KEY, (2, 4, 4, 2))
     theta, stats = initialise(module, KEY, x)
     theta["bn1"]["bias"] = jnp.full(2, -100.0)  # every activation is zero
@@ -249,9 +253,28 @@ def test_downsampling_follows_the_published_strides(name):
             "resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
             "preact_resnet18": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
             "preact_resnet18_gradalign": [32] * 5 + [16] * 4 + [8] * 4 + [4] * 4,
+            "resnet18_64": [16] * 5 + [8] * 4 + [4] * 4 + [2] * 4,
             "small_cnn": [30, 28, 12, 10],
         }[name]
     )
+
+
+def test_the_resnet_for_64_pixels_has_the_maps_of_32_pixels_and_the_cost():
+    def maps(name, side):
+        sizes = []
+
+        def watch(run, args, kwargs, context):
+            out = run(*args, **kwargs)
+            if isinstance(context.module, nn.Conv):
+                sizes.append(out.shape[1])
+            return out
+
+        with nn.intercept_methods(watch):
+            x = jnp.zeros((1, side, side, 3))
+            jax.eval_shape(lambda x: tiny(name).init(KEY, x, train=False), x)
+        return sizes
+
+    assert maps("resnet18_64", 64) == maps("resnet18", 32)
 
 
 def test_initial_values_of_wrn():
@@ -296,10 +319,9 @@ def test_mlp_takes_any_activation_and_any_depth():
 
 def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
     x = jax.random.uniform(KEY, (8, 8, 8, 1))
-    one, many = (functional(tiny("wrn-10-1", axis_name=axis)) for axis in (None, "devices"))
-    theta, stats = initialise(tiny("wrn-10-1", axis_name="devices"), KEY, x)
-    whole, whole_stats = jax.jit(lambda x: one(theta, stats, x, "update"))(x)
-    run = jax.jit(jax.vmap(lambda x: many(theta, stats, x, "update"), axis_name="devices"))
+    f, (theta, stats) = functional(tiny("wrn-10-1")), initialise(tiny("wrn-10-1"), KEY, x)
+    whole, whole_stats = jax.jit(lambda x: f(theta, stats, x, "update"))(x)
+    run = jax.jit(jax.vmap(lambda x: f(theta, stats, x, "update"), axis_name=AXIS))
     parts, parts_stats = run(x.reshape(2, 4, 8, 8, 1))
     np.testing.assert_allclose(parts.reshape(8, 10), whole, atol=1e-3)
     for a, b in zip(jax.tree.leaves(parts_stats), jax.tree.leaves(whole_stats), strict=True):
@@ -340,7 +362,7 @@ def test_remat_changes_no_gradient():
 
 
 @pytest.mark.parametrize("name", RESIDUAL)
-def test_every_batch_norm_knows_the_device_axis(name):
+def test_every_batch_norm_reduces_over_the_devices_where_it_is_mapped(name):
     axes = []
 
     def watch(run, args, kwargs, context):
@@ -349,8 +371,73 @@ def test_every_batch_norm_knows_the_device_axis(name):
         return run(*args, **kwargs)
 
     with nn.intercept_methods(watch):
-        parameters(tiny(name, axis_name="devices"), (8, 8, 1))
-    assert set(axes) == {("devices", 0.9, 1e-5)}
+        parameters(tiny(name), (8, 8, 1))
+        jax.vmap(lambda _: parameters(tiny(name), (8, 8, 1)), axis_name=AXIS)(jnp.zeros(2))
+    once = len(axes) // 2
+    assert set(axes[:once]) == {(None, 0.9, 1e-5)} and set(axes[once:]) == {(AXIS, 0.9, 1e-5)}
+
+
+class Own(nn.Module):
+    """A user's own net, which asks for what it wants."""
+
+    num_classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    drop: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+class OwnNnx(nnx.Module):
+    """The same in flax.nnx: its weights are drawn when it is made."""
+
+    def __init__(self, shape, num_classes, *, rngs, dropout=0.0):
+        self.linear, self.dropout = nnx.Linear(math.prod(shape), num_classes, rngs=rngs), dropout
+
+    def __call__(self, x):
+        return self.linear(x.reshape(len(x), -1))
+
+
+def own_function(num_classes, std, dtype):
+    return MLP(num_classes, hidden=(4,), std=std, dtype=dtype)
+
+
+def test_a_classifier_of_ones_own_gets_what_its_signature_names():
+    given = {"mean": (0.5,), "std": (0.2,), "shape": (8, 8, 1), "rngs": nnx.Rngs(0)}
+    x = jax.random.uniform(KEY, (2, 8, 8, 1))
+    own = make_classifier(Own, 3, **given)
+    assert own == Own(3, (8, 8, 1), (0.5,))
+    assert make_classifier(own_function, 3, **given) == MLP(3, hidden=(4,), std=(0.2,))
+    theirs = make_classifier(OwnNnx, 3, dropout=0.1, **given)
+    assert isinstance(theirs, OwnNnx) and theirs.dropout == 0.1
+    for model in (own, theirs):
+        apply, theta, stats = as_apply(model, KEY, x)
+        logits, after = apply(theta, stats, x, "update", KEY)
+        assert logits.shape == (2, 3) and after == stats == {}
+    kernels = [as_apply(own, key, x)[1]["Dense_0"]["kernel"] for key in (KEY, jax.random.key(1))]
+    assert bool((kernels[0] != kernels[1]).any())
+
+
+@pytest.mark.parametrize(
+    "model, keywords, message",
+    [
+        (Own, {"shape": (8, 8, 1), "dropout": 0.1}, "Own has no dropout, got 0.1"),
+        (own_function, {"width": 0.5}, "own_function has no width, got 0.5"),
+        (Own, {"shape": (8, 8, 1), "dtype": jnp.bfloat16}, "Own has no dtype, got bfloat16"),
+        (Own, {}, "Own asks for shape: a classifier is made with num_classes, mean"),
+        (OwnNnx, {}, "OwnNnx asks for rngs, shape"),
+        (lambda units: MLP(units), {}, "asks for units"),
+        (lambda: "net", {}, "returns a str: a classifier is a flax.linen module or"),
+        (MLP(3), {}, "model is a MLP: pass a name, a class, or a function"),
+        (7, {}, "model is a int: pass a name"),
+    ],
+)
+def test_a_classifier_of_ones_own_is_refused_by_name(model, keywords, message):
+    with pytest.raises(InputError, match=message) as error:
+        make_classifier(model, 3, **keywords)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -373,7 +460,7 @@ def test_float64_is_not_rounded_on_the_way(name):
         ("wrn-34", {}, "wrn-D-K"),
         ("wrn-32-10", {}, "nearest 28 and 34"),
         ("wrn-4-32", {}, "nearest 10"),
-        ("wrn-10-0", {}, "width must be at least 1"),
+        ("wrn-10-0", {}, "wrn-10-0: its width=0 must be a whole number above 0"),
         ("resnet18", {"dropout": 0.1}, "resnet18 has no dropout"),
         ("mlp", {"width": 0.0}, "width must be positive"),
     ],

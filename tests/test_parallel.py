@@ -1,15 +1,19 @@
 """One device, pmap, sharded jit and two processes compute the same; and lay_out's refusals."""
 
+import functools
+
 import jax
 import numpy as np
+import optax
 import pytest
 
+from games import EPS, images, method_of, small_net
 from l2ljax.ball import batch_rows
-from l2ljax.parallel import Layout, lay_out
+from l2ljax.bilevel import init_state, make_step
+from l2ljax.devices import AXIS
+from l2ljax.parallel import ONE_DEVICE, Layout, lay_out
 from l2ljax.runs.feed import cuts, even
 from processes import launch, launch_together
-
-METHODS = ("plain", "pgm", "grad_l2l")
 
 HIDDEN = ("['shortcut']['bias']", "['conv1']['bias']", "['conv2']['bias']", "['deconv']['bias']")
 """Biases before a BatchNorm: their true gradient is zero."""
@@ -17,49 +21,52 @@ HIDDEN = ("['shortcut']['bias']", "['conv1']['bias']", "['conv2']['bias']", "['d
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
+    """Of a width and a number of processes: what each layout has found, on eight devices in all."""
     folder = tmp_path_factory.mktemp("devices")
 
-    def measure(kind, width, processes=1):
-        out = folder / f"{kind}-{width}-{processes}.npz"
-        if not out.exists():
-            given, script = (out, kind, width), "tests/on_devices.py"
-            if processes == 1:
-                started = [launch(script, *given, devices=8)]
-            else:
-                each = {"processes": processes, "devices": 8 // processes}
-                started = launch_together(script, *given, **each)
-            said = [process.communicate()[1] for process in started]
-            assert not any(process.returncode for process in started), "\n".join(said)
-        return dict(np.load(out))
+    @functools.cache
+    def measure(width, processes=1):
+        kinds = ["none", "pmap", "sharding"] if processes == 1 else ["pmap", "sharding"]
+        out, script = folder / f"{width}-{processes}", "tests/on_devices.py"
+        given = out, ",".join(kinds), width
+        if processes == 1:
+            started = [launch(script, *given, devices=8)]
+        else:
+            each = {"processes": processes, "devices": 8 // processes}
+            started = launch_together(script, *given, **each)
+        said = [process.communicate()[1] for process in started]
+        assert not any(process.returncode for process in started), "\n".join(said)
+        return {kind: dict(np.load(f"{out}-{kind}.npz")) for kind in kinds}
 
     return measure
 
 
-@pytest.mark.parametrize(
-    "width, kind, processes",
-    [("f32", "pmap", 1), ("f32", "sharding", 1)]
-    + [("f64", "pmap", 1), ("f64", "sharding", 1), ("f64", "pmap", 2)],
-)
-def test_eight_devices_match_one(measured, width, kind, processes):
-    one, many = measured("none", width), measured(kind, width, processes)
-    assert one.keys() == many.keys() and any("/phi" in name for name in one)
-    for name in one:
-        if name.endswith("/losses"):
-            bound = 1e-9 if width == "f64" else 1e-3 if name.startswith("pgm") else 1e-4
-            assert len(one[name]) == {"f32": 5, "f64": 20}[width]
-            np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=name)
-        elif name.endswith("/programs"):
-            assert one[name] == many[name] == 1
-        elif not name.endswith(HIDDEN):
-            bound = {"f32": 1e-5, "f64": 1e-9}[width] * np.abs(one[name]).max()
-            np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=name)
+@pytest.mark.parametrize("width, processes", [("f32", 1), ("f64", 1), ("f64", 2)])
+def test_eight_devices_match_one(measured, width, processes):
+    one, found = measured(width)["none"], measured(width, processes)
+    assert any("/phi" in name for name in one)
+    for kind in ("pmap", "sharding"):
+        many = found[kind]
+        assert one.keys() == many.keys()
+        for name in one:
+            said = f"{kind}: {name}"
+            if name.endswith("/losses"):
+                bound = 1e-9 if width == "f64" else 1e-3 if name.startswith("pgm") else 1e-4
+                assert len(one[name]) == {"f32": 5, "f64": 20}[width]
+                np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=said)
+            elif name.endswith("/programs"):
+                assert one[name] == many[name] == 1
+            elif not name.endswith(HIDDEN):
+                bound = {"f32": 1e-5, "f64": 1e-9}[width] * np.abs(one[name]).max()
+                np.testing.assert_allclose(many[name], one[name], rtol=0, atol=bound, err_msg=said)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_rows_of_a_batch_are_those_of_one_device(parts):
-    split = jax.vmap(lambda _: batch_rows(6, "d", parts), axis_name="d", axis_size=4)
+    split = jax.vmap(lambda _: batch_rows(6, parts), axis_name=AXIS, axis_size=4)
     rows = np.asarray(split(np.zeros(4))).reshape(4, parts, -1)
     np.testing.assert_array_equal(rows.swapaxes(0, 1).reshape(-1), np.arange(24))
+    np.testing.assert_array_equal(batch_rows(24, parts), np.arange(24))
 
 
 def test_chunks_never_cross_an_epoch_and_end_at_the_same_steps():
@@ -70,7 +77,7 @@ def test_chunks_never_cross_an_epoch_and_end_at_the_same_steps():
 
 
 def test_lay_out_refuses_what_does_not_divide():
-    assert lay_out(None, batch_size=33) == Layout("none")
+    assert lay_out(None, batch_size=33) == ONE_DEVICE
     with pytest.raises(ValueError, match="33 images does not divide over 1 devices x 2.*32 or 34"):
         lay_out("sharding", batch_size=33, accumulate=2)
     with pytest.raises(ValueError, match="did you mean 'pmap'"):
@@ -80,4 +87,37 @@ def test_lay_out_refuses_what_does_not_divide():
 def test_the_size_of_a_part_has_to_be_named_when_an_epoch_is_dealt():
     """With accumulate it is no batch's size; dealt by that, an image gets another one's noise."""
     with pytest.raises(TypeError):
-        Layout("none").deal(np.arange(8), 8)  # pyright: ignore
+        ONE_DEVICE.rows_of_devices(np.arange(8), 8)  # pyright: ignore
+
+
+def test_a_layout_says_what_it_is():
+    said = [Layout(kind).describe() for kind in ("none", "sharding", "pmap")]
+    assert said == [
+        "one CPU device",
+        "the batch sharded over 1 CPU device",
+        "pmap over 1 CPU device",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["none", "sharding"])
+def test_without_jit_a_step_is_python_that_runs_line_by_line(kind):
+    f, theta, stats = small_net()
+    (x, y), sgd, method, seen = images(), optax.sgd(0.1), method_of("fgsm"), []
+    key = jax.random.key(0)
+
+    def watched(theta, stats, x, mode, rng=None):
+        seen.append(isinstance(x, jax.core.Tracer))
+        return f(theta, stats, x, mode, rng)
+
+    layout = Layout(kind)
+    state = init_state(key, theta, stats, method, sgd, sgd, x)
+    step = make_step(watched, method, sgd, sgd, eps=EPS, shard_batch=layout.shard_batch)
+    expected, _ = jax.jit(step)(state, (x, y), key)
+    seen.clear()
+    with jax.disable_jit():
+        arguments = layout.replicate((state, (x, y), key))
+        program = layout.compile(step, *arguments)
+        assert program is step
+        after = layout.unreplicate(program(*arguments)[0])
+    for a, b in zip(jax.tree.leaves(after.theta), jax.tree.leaves(expected.theta), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -18,7 +18,7 @@ from l2ljax.attacks.learned import learned_attack
 from l2ljax.ball import STARTS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.recurrent import (
     PREPROCESS,
     WEIGHTS,

@@ -49,8 +49,8 @@ DECIDE = (
     *(f"attacks/{name}.py" for name in ("apgd", "fab", "square")),
     *(f"attacks/{name}.py" for name in ("autoattack", "cascade", "loop")),
     "ball.py",
-    "inner_loop.py",
     "losses.py",
+    "target.py",
 )
 """The modules of the package that decide what our four attacks do."""
 

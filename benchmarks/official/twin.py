@@ -34,7 +34,7 @@ LEAVES = {
 
 
 class Block(nn.Module):
-    """`models.wrn.WideBlock` in eval mode; the shortcut takes the activated input."""
+    """`models.residual.WideBlock` in eval mode; the shortcut takes the activated input."""
 
     def __init__(self, channels: int, features: int, stride: int):
         super().__init__()
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 class Twin(nn.Module):
-    """`models.wrn.WideResNet`; `widths` holds the channels of the stem and of every block."""
+    """`models.residual.WideResNet`; `widths` holds the channels of the stem and of every block."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 
 from l2ljax.errors import InputError
 from l2ljax.gate import check_count
-from l2ljax.inner_loop import repeat
+from l2ljax.target import is_cpu, repeat
 from l2ljax.types import Array, Tree
 
 CHECK_EVERY = 10
@@ -51,7 +51,7 @@ def iterate(
     `step` and `done` are functions at module level, static holds hashable settings.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, args)))
-    if jax.default_backend() != "cpu" or (traced and done is not None):
+    if not is_cpu() or (traced and done is not None):
         settings = tuple(sorted(static.items()))
         return _compiled(step, done, settings, first, steps, carry, args)
     finished = None if done is None else jax.jit(done)

@@ -68,7 +68,9 @@ def train(given: dict[str, Any]) -> int:
             print(f"warning: {line}", file=sys.stderr)
         print(f"written to {run.workdir}")
         figures = figures_or_none() if options["plots"] else None
-        for picture in figures.draw_run(run.workdir) if figures is not None else ():
+        for picture in (
+            figures.draw_run(run.workdir, run.game.method.selects) if figures is not None else ()
+        ):
             print(f"drew {picture}")
 
     with Together():

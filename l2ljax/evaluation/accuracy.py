@@ -29,7 +29,7 @@ from l2ljax.attacks.specs import Attack, Attacks, AutoAttackParts, check_attack,
 from l2ljax.errors import word
 from l2ljax.evaluation.results import Evaluation, Result, Step, radius_text
 from l2ljax.evaluation.resume import StateFile, Watcher, digest, weights_digest
-from l2ljax.parallel import KINDS, ONE, Layout, beside
+from l2ljax.parallel import KINDS, ONE_DEVICE, Layout, evaluation_layout
 from l2ljax.types import Apply, Array, Tree
 
 
@@ -52,7 +52,7 @@ def robust(
     eps: float,
     batch_size: int,
     norm: str = "linf",
-    layout: Layout = ONE,
+    layout: Layout = ONE_DEVICE,
 ) -> np.ndarray:
     """For every image, whether it is classified rightly before and after every run of the attack.
 
@@ -62,7 +62,7 @@ def robust(
     check_attack(attack)
     attack.check_norm(norm)
     x, y, classes = check_dataset(f, x, y, batch_size=batch_size)
-    f, sizes = layout.whole(classifier(f)), _sizes(batch_size, layout)
+    f, sizes = layout.put_for_evaluation(classifier(f)), _sizes(batch_size, layout)
     state = cascade(rng, f, x, y, attack.runs(classes), eps=eps, norm=norm, **sizes)
     sample = checks.first_batch(x, y, sizes["batch_size"])
     checks.warn([*checks.classifier_warnings(f, sample, norm), *checks.warnings_after(state)])
@@ -71,7 +71,7 @@ def robust(
 
 def _sizes(batch_size: int, layout: Layout) -> dict[str, Any]:
     """Batches that divide over the devices."""
-    return {"batch_size": layout.full(batch_size), "to_devices": layout.share}
+    return {"batch_size": layout.round_up(batch_size), "to_devices": layout.split_for_evaluation}
 
 
 def evaluate(
@@ -112,7 +112,7 @@ def evaluate(
     word("parallel", parallel, [None, *KINDS])
     for attack in listed:
         attack.check_norm(norm)
-    layout = beside(parallel)
+    layout = evaluation_layout(parallel)
     sizes = _sizes(min(batch_size, len(x)), layout)
     x, y, classes = check_dataset(f, x, y, batch_size=sizes["batch_size"])
     sample = checks.first_batch(x, y, sizes["batch_size"])
@@ -129,7 +129,7 @@ def evaluate(
     warnings = dict.fromkeys(_warnings_before(f, sample, listed, norm))
     for line in warnings:
         say(f"warning: {line}")
-    f = layout.whole(classifier(f))
+    f = layout.put_for_evaluation(classifier(f))
     of_classifier = checks.classifier_warnings(f, sample, norm)
     results = []
     with Watcher(file, begun, progress=progress) as watcher:

@@ -26,7 +26,6 @@ from l2ljax.figures.style import (
     styled,
 )
 from l2ljax.record import read
-from l2ljax.runs.game import method_of
 
 PLAYERS = (("theta", "classifier θ", BLACK), ("phi", "attacker φ", GREEN))
 
@@ -72,11 +71,13 @@ DIAGNOSTICS = (
 """Name, what it says, the range that is shown, and what its marks mean."""
 
 
-def draw_run(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png."""
+def draw_run(workdir: pathlib.Path, selects: str = "robust") -> list[pathlib.Path]:
+    """curves.png of a run and, where its metrics have the attacker's diagnostics, attacker.png.
+
+    The best epochs are those of the validation accuracy that its method `selects`.
+    """
     config = json.loads((workdir / "config.json").read_text())
     lines, title = read(workdir / "metrics.jsonl"), describe(config)
-    selects = method_of(config, channels=1).selects
     drawn = [draw_curves(workdir / "curves.png", lines, title, selects)]
     if any(name.startswith("attacker/") for line in lines for name in line):
         drawn.append(draw_attacker(workdir / "attacker.png", lines, title))

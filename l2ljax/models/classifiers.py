@@ -1,11 +1,9 @@
-"""The table of classifiers: a name and the data's statistics become a network.
+"""The table of classifiers, and `make_classifier` for its names and for a user's own models."""
 
-"wrn-D-K" stands for a family: any depth D = 6 n + 4, any width K.
-"""
-
-import dataclasses
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,25 +14,30 @@ from flax.typing import Dtype
 from l2ljax.errors import InputError, nearest
 from l2ljax.gate import check_count
 from l2ljax.models.layers import scaled
-from l2ljax.models.mlp import MLP
-from l2ljax.models.preact_resnet import PreActResNet18, PreActResNet18GradAlign
-from l2ljax.models.resnet import ResNet18
-from l2ljax.models.small_cnn import SmallCNN
-from l2ljax.models.wrn import WideResNet
+from l2ljax.models.residual import (
+    PreActResNet18,
+    PreActResNet18GradAlign,
+    ResNet18,
+    ResNet18For64,
+    WideResNet,
+    check_depth,
+)
+from l2ljax.models.small import MLP, SmallCNN
 
 MODELS: dict[str, type[nn.Module]] = {
     "wrn-D-K": WideResNet,
     "preact_resnet18": PreActResNet18,
     "preact_resnet18_gradalign": PreActResNet18GradAlign,
     "resnet18": ResNet18,
+    "resnet18_64": ResNet18For64,
     "small_cnn": SmallCNN,
     "mlp": MLP,
 }
-"""The classifiers by name; "wrn-D-K" is written with its numbers, as in wrn-34-10."""
+"""The classifiers by name; "wrn-D-K" stands for any D = 6 n + 4 and any K, as in wrn-34-10."""
 
 
 def make_classifier(
-    name: str,
+    model: str | Callable[..., Any],
     num_classes: int,
     *,
     mean: Sequence[float] = (0.0,),
@@ -42,19 +45,22 @@ def make_classifier(
     dtype: Dtype = jnp.float32,
     dropout: float | None = None,
     width: float = 1.0,
-    axis_name: str | None = None,
     remat: bool = False,
-) -> nn.Module:
-    """The classifier `name` for images in [0, 1] that it normalises by `mean` and `std` itself.
+    shape: tuple[int, int, int] | None = None,
+    rngs: Any = None,
+) -> Any:
+    """The classifier of that name, or the one a user's own class or function makes.
 
-    `width` multiplies every hidden channel count, `dropout=None` is the network's own (0.5 in
-    small_cnn, else 0), `axis_name` is the device axis over which BatchNorm averages. `remat` trades
-    time for memory: the blocks of the residual nets compute their values again on the way back.
+    It takes images in [0, 1] and normalises them by `mean` and `std` itself. `width` multiplies
+    every hidden channel count, and `dropout=None` is the network's own (0.5 in small_cnn, else 0).
+    `remat` trades time for memory: the blocks of the residual nets compute their values again on
+    the way back. `shape` is an image's (H, W, C), and `rngs` an `nnx.Rngs`.
+
+    A user's own `model` is a linen class, or a function that returns a linen or an nnx model. It is
+    called with num_classes, mean, std and dtype, and with the others where they are given, but with
+    nothing that its signature does not name. A dropout, a width or a bfloat16 dtype that it does
+    not take is refused; mean, std, shape, rngs and remat are there for those who want them.
     """
-    wrn = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
-    if not wrn and (name not in MODELS or name == "wrn-D-K"):
-        raise ValueError(nearest("model", name, list(MODELS)))
-    module = WideResNet if wrn else MODELS[name]
     check_count("num_classes", num_classes)
     if num_classes < 2:
         raise InputError(
@@ -63,30 +69,78 @@ def make_classifier(
     _check_moments(mean, std)
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"dropout={dropout} must lie in [0, 1)")
-    takes = {field.name for field in dataclasses.fields(module)}
-
-    fields = {
+    scaled(1, width)
+    name, build = _named(model)
+    # Of a class by its __init__, since flax.nnx hides it behind a call of (*args, **kwargs).
+    makes = partial(build.__init__, None) if isinstance(build, type) else build
+    named = inspect.signature(makes).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+    options = {
         "num_classes": num_classes,
         "mean": tuple(map(float, mean)),
         "std": tuple(map(float, std)),
         "dtype": dtype,
+        "dropout": dropout,
+        "width": None if width == 1 else width,
+        "remat": remat or None,
+        "shape": shape,
+        "rngs": rngs,
     }
-    if wrn:
-        depth, k = map(int, wrn.groups())
-        fields |= {"depth": _valid_depth(depth, name), "width": k, "base": scaled(16, width)}
-        if k < 1:
-            raise ValueError(f"{name}: width must be at least 1")
-    else:
-        scaled(1, width)
-        fields["width"] = width
-    shared = {"axis_name": axis_name, "remat": remat}
-    fields |= {field: value for field, value in shared.items() if field in takes}
-    if "dropout" in takes:
-        if dropout is not None:
-            fields["dropout"] = dropout
-    elif dropout:
-        raise ValueError(f"{name} has no dropout, got {dropout:g}")
-    return module(**fields)
+    given = {option: value for option, value in options.items() if value is not None}
+    taken = given if takes_any else {o: value for o, value in given.items() if o in named}
+    asked = {"dropout": bool(dropout), "width": width != 1, "dtype": jnp.dtype(dtype).itemsize < 4}
+    for option, is_asked in asked.items():
+        if is_asked and option not in taken:
+            value = jnp.dtype(dtype).name if option == "dtype" else f"{given[option]:g}"
+            raise InputError(f"{name} has no {option}, got {value}")
+    needed = {
+        parameter
+        for parameter, how in named.items()
+        if how.default is how.empty and how.kind in (how.POSITIONAL_OR_KEYWORD, how.KEYWORD_ONLY)
+    }
+    if missing := sorted(needed - taken.keys()):
+        raise InputError(
+            f"{name} asks for {', '.join(missing)}: a classifier is made with "
+            f"{', '.join(options)} where its signature names them, and with nothing else"
+        )
+    return _model(name, build(**taken))
+
+
+def _named(model: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
+    """What errors call it, and the class or function that makes it."""
+    if not isinstance(model, str):
+        if not callable(model) or isinstance(model, nn.Module):
+            raise InputError(
+                f"model is a {type(model).__name__}: pass a name, a class, or a function that "
+                "returns the model"
+            )
+        named = model.func if isinstance(model, partial) else model
+        return getattr(named, "__name__", type(named).__name__), model
+    wrn = re.fullmatch(r"wrn-(\d+)-(\d+)", model)
+    if not wrn:
+        if model not in MODELS or model == "wrn-D-K":
+            raise InputError(nearest("model", model, MODELS))
+        return model, MODELS[model]
+    depth, widen = map(int, wrn.groups())
+    try:
+        check_depth(depth)
+        check_count("its width", widen)
+    except InputError as error:
+        raise InputError(f"{model}: {error}") from None
+    return model, partial(WideResNet, depth=depth, widen=widen)
+
+
+def _model(name: str, made: Any) -> Any:
+    """What was made, if it is a linen or an nnx model."""
+    if not isinstance(made, nn.Module):
+        from flax import nnx  # most users need linen alone
+
+        if not isinstance(made, nnx.Module):
+            raise InputError(
+                f"{name} returns a {type(made).__name__}: a classifier is a flax.linen module or a "
+                "flax.nnx model"
+            )
+    return made
 
 
 def _check_moments(mean: Any, std: Any) -> None:
@@ -99,11 +153,3 @@ def _check_moments(mean: Any, std: Any) -> None:
             )
     if not all(value > 0 for value in std):
         raise InputError(f"std={tuple(std)} must be above 0, because pixels are divided by it")
-
-
-def _valid_depth(depth: int, name: str) -> int:
-    if depth >= 10 and (depth - 4) % 6 == 0:
-        return depth
-    below = depth - (depth - 4) % 6
-    near = "10" if below < 10 else f"{below} and {below + 6}"
-    raise ValueError(f"{name}: depth must be 6 n + 4 with n >= 1, nearest {near}")

@@ -58,7 +58,7 @@ class Config(dict[str, Any]):
 
     def of(self, function: Any) -> dict[str, Any]:
         """The values of the settings that a function takes, as the numbers they stand for."""
-        return {s.name: s.check(self[s.name], "--") for s in settings_of(function)}
+        return {s.name: s.check(self[s.name], "--") for s in settings_of(function, all_said=False)}
 
 
 def resolve(given: Mapping[str, Any], plugins: Plugins | None = None) -> Config:

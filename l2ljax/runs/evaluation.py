@@ -77,8 +77,8 @@ def evaluate_run(
     eps is the run's own unless it is given. plugins: files of one's own, of the run and of attacks
     that are named `FILE.py:NAME`. curves: accuracy against eps and against steps. masking: every
     check for gradient masking, with `siblings` the workdirs of other runs on the data set.
-    save_adversarials: an npz for the images, their labels and what became of them. `progress` draws bars and prints warnings
-    on the standard error; `say` is told what is evaluated and each table when it is there.
+    save_adversarials: an npz for the images, their labels and what became of them. `progress` draws
+    bars and prints warnings on the standard error; `say` is told what is evaluated and each table.
     """
     files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
     find = attacker_finder(

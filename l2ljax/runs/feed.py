@@ -65,7 +65,7 @@ class Feed:
     ) -> None:
         self.data, self.seed, self.layout, self.batch_size = data, seed, layout, batch_size
         self.part_size = part_size or batch_size
-        self.rows = layout.rows(batch_size)
+        self.rows = layout.rows_per_call(batch_size)
         self.steps_per_epoch = len(data.x_train) // batch_size
         if not self.steps_per_epoch:
             raise InputError(f"{data.name}: an epoch has no whole batch of {batch_size} images")
@@ -89,7 +89,7 @@ class Feed:
         parts = list(cuts(begin, self.steps_per_epoch, self.chunk))
         order = self._order(epoch, rollbacks)
         if self.whole is not None:
-            placed, first = self.layout.place(order), self._first(epoch, 0)
+            placed, first = self.layout.put_batch(order), self._first(epoch, 0)
             for _, n in parts:
                 yield n, Chunk(*self.whole, order=placed, first=first, rng=self.rng)
             return
@@ -104,7 +104,7 @@ class Feed:
         n = len(self.data.x_train)
         streamed = isinstance(self.data.x_train, Stream)
         order = np.arange(n) if streamed else epoch_order(self.seed, epoch, rollbacks, n)
-        return self.layout.deal(order, part_size=self.part_size)
+        return self.layout.rows_of_devices(order, part_size=self.part_size)
 
     def _picked(
         self, order: np.ndarray, epoch: int, rollbacks: int, parts: list[tuple[int, int]]
@@ -137,7 +137,7 @@ class Feed:
     ) -> Iterator[tuple[int, Chunk]]:
         """Those images on the devices, in their own order."""
         for (begin, n), pair in zip(parts, images, strict=True):
-            x, y = self.layout.place(pair)
+            x, y = self.layout.put_batch(pair)
             order = self.layout.replicate(np.arange(n * self.rows, dtype=np.int32))
             yield n, Chunk(x, y, order, self._first(epoch, begin), self.rng)
 

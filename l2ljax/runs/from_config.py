@@ -5,6 +5,7 @@ number.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,12 +17,9 @@ from l2ljax.data import Dataset
 from l2ljax.data.batches import AUGMENTS
 from l2ljax.errors import InputError
 from l2ljax.methods import make_method, wants_attacker
-from l2ljax.models import make_attacker
-from l2ljax.parallel import Layout, lay_out
-from l2ljax.runs.bridge import (
-    ONE_DEVICE,
-    make_classifier,
-)
+from l2ljax.models import ATTACKERS, make_attacker, make_classifier
+from l2ljax.parallel import ONE_DEVICE, Layout, lay_out
+from l2ljax.plugins import split
 from l2ljax.runs.config import Config, epochs
 from l2ljax.runs.game import Game, make_game
 from l2ljax.schedules import learning_rate, optimiser, radius
@@ -54,10 +52,6 @@ def game_of(config: Config, data: Dataset, layout: Layout = ONE_DEVICE) -> Game:
         augment=_augment_of(config),
         rates=rates if method.learns else {"theta": rates["theta"]},
         layout=layout,
-        stepped=(
-            classifier_of(config, data, jax.random.key(0), layout.axis_name),
-            method_of(config, data.x_train.shape[-1], layout.axis_name),
-        ),
         **{
             name: config[name]
             for name in (
@@ -83,12 +77,16 @@ def layout_of(config: Config, kind: str | None) -> Layout:
         raise InputError(f"--batch_size, --parallel, --accumulate: {error}") from None
 
 
-def classifier_of(config: Config, data: Dataset, key: Array, axis_name=None) -> Any:
+def classifier_of(config: Config, data: Dataset, key: Array) -> Any:
     """The classifier of a configuration; the key is for models that draw their weights at once."""
-    made = config.model()
-    own = {} if isinstance(made, str) else config.of(made)
+    model, rngs = config.model(), None
+    if not isinstance(model, str):
+        from flax import nnx
+
+        named, own = model, config.of(model)
+        model, rngs = partial(named, **own) if own else named, nnx.Rngs(key)
     return make_classifier(
-        made,
+        model,
         data.num_classes,
         mean=data.mean,
         std=data.std,
@@ -96,26 +94,20 @@ def classifier_of(config: Config, data: Dataset, key: Array, axis_name=None) -> 
         dropout=config["dropout"],
         remat=config["remat"],
         shape=data.x_train.shape[1:],
-        key=key,
-        axis_name=axis_name,
-        **own,
+        rngs=rngs,
     )
 
 
-def method_of(config: Config, channels: int, axis_name=None) -> Method:
+def method_of(config: Config, channels: int) -> Method:
     """The method of a configuration, with its attacker for images of so many channels."""
-    function = config.method()
-    attacker = (
-        make_attacker(
-            config["attacker"],
-            channels,
-            width=config["attacker_width"],
-            dtype=_dtype(config),
-            axis_name=axis_name,
-        )
-        if wants_attacker(function)
-        else None
-    )
+    function, attacker = config.method(), None
+    if wants_attacker(function):
+        text, how = config["attacker"], {"width": config["attacker_width"]}
+        if split(text) is not None:
+            made = config.find("attacker", ATTACKERS)
+            attacker = made(channels=channels, **config.of(made))
+        else:
+            attacker = make_attacker(text, channels, dtype=_dtype(config), **how)
     return make_method(function, attacker=attacker, **config.of(function))
 
 

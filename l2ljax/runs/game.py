@@ -19,10 +19,9 @@ from l2ljax.data import Dataset, from_user, take_batch
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze
-from l2ljax.functional import functional
+from l2ljax.functional import as_apply
 from l2ljax.gate import check_count, check_eps
-from l2ljax.parallel import Layout
-from l2ljax.runs.bridge import ONE_DEVICE, as_apply
+from l2ljax.parallel import ONE_DEVICE, Layout
 from l2ljax.streams import stream
 from l2ljax.types import Apply, Array, Method, State
 
@@ -66,7 +65,7 @@ class Game(NamedTuple):
     @property
     def rows(self) -> int:
         """Images of a batch that one call of the step body sees."""
-        return self.layout.rows(self.batch_size)
+        return self.layout.rows_per_call(self.batch_size)
 
     @property
     def part_size(self) -> int:
@@ -98,7 +97,6 @@ def make_game(
     reported: Any = None,
     rates: Mapping[str, Callable[[int], Any]] | None = None,
     layout: Layout = ONE_DEVICE,
-    stepped: Any = None,
 ) -> Game:
     """The game between a classifier and the attacker of a method, on that data.
 
@@ -117,13 +115,13 @@ def make_game(
             f"({len(data.x_train)} images)"
         )
     example = jnp.zeros((batch_size, *data.x_train.shape[1:]), jnp.float32)
-    rows = layout.rows(batch_size)
+    rows = layout.rows_per_call(batch_size)
     model = _made(classifier, jax.random.key(0))
     apply, _, _ = as_apply(model, jax.random.key(0), example)
     exact = apply if reported is None else as_apply(reported, jax.random.key(0), example)[0]
     step = make_step(
-        functional(stepped[0]) if stepped else apply,
-        stepped[1] if stepped else method,
+        apply,
+        method,
         tx_theta,
         tx_phi,
         eps=eps_schedule or eps,
@@ -131,8 +129,7 @@ def make_game(
         craft_bn=craft_bn,
         ema_decay=ema_decay,
         accumulate=accumulate,
-        cut=layout.cut,
-        axis_name=layout.axis_name,
+        shard_batch=layout.shard_batch,
     )
 
     # Not compiled as a whole: `initialise` compiles its random draws faster by itself.
@@ -145,9 +142,7 @@ def make_game(
     def train_step(state: State, x: Array, y: Array, order: Array, first: Array, key: Array):
         draws = jax.random.fold_in(jax.random.fold_in(key, state.rollbacks), state.step)
         batch = take_batch(
-            per_image(
-                stream(draws, "augmentation"), batch_rows(rows, layout.axis_name, accumulate)
-            ),
+            per_image(stream(draws, "augmentation"), batch_rows(rows, accumulate)),
             x,
             y,
             order,

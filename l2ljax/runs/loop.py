@@ -23,7 +23,7 @@ import numpy as np
 
 from l2ljax.checkpoint import Checkpoints, Kind
 from l2ljax.errors import InputError
-from l2ljax.parallel import agree, agree_on, largest, leads
+from l2ljax.parallel import agree, agree_on, is_first_process, largest
 from l2ljax.profiler import Profiler
 from l2ljax.progress import Progress
 from l2ljax.record import Record
@@ -91,7 +91,7 @@ class Loop:
         """To the end; or, on a signal, to a saved stop."""
         with contextlib.ExitStack() as stack:
             if self.workdir is not None:
-                if leads():
+                if is_first_process():
                     stack.enter_context(lock(self.workdir))
                 self.checkpoints = Checkpoints(self.workdir, report=self.warn)
             stack.callback(self.checkpoints.close)
@@ -111,18 +111,18 @@ class Loop:
             )
             if self.workdir is not None:
                 self.record = Record(
-                    self.workdir if leads() else None,
+                    self.workdir if is_first_process() else None,
                     tensorboard=self.options.tensorboard,
                     resume_step=step,
                 )
             stack.callback(self.record.close)
-            quiet = not (self.progress and leads())
+            quiet = not (self.progress and is_first_process())
             stream = stack.enter_context(open(os.devnull, "w")) if quiet else None
             self.bar = stack.enter_context(
                 Progress(self.total, label=self.name, done=step, stream=stream)
             )
             self.profiler = None
-            if self.options.profile and leads() and self.workdir is not None:
+            if self.options.profile and is_first_process() and self.workdir is not None:
                 self.profiler = Profiler(self.workdir / "profile")
                 stack.callback(self.profiler.close)
             self.steps(self.layout.replicate(state), step, stop)
@@ -135,24 +135,26 @@ class Loop:
             epoch = step // self.game.steps_per_epoch
             state, step = self.epoch(epoch, state, step, stop)
             ended = step == (epoch + 1) * self.game.steps_per_epoch
-            back = self.close_epoch(epoch + 1, self.layout.first(state), step) if ended else None
+            back = (
+                self.close_epoch(epoch + 1, self.layout.unreplicate(state), step) if ended else None
+            )
             if back is not None:
                 state, step = self.layout.replicate(back[0]), back[1]
             every = ended and (epoch + 1) % self.options.checkpoint_every == 0
             over = step == self.total or self.notes["stopped"]
             if every or back is not None or over or self.late() or self.asked:
                 self.record.sync()
-                self.save(step, self.layout.first(state))
+                self.save(step, self.layout.unreplicate(state))
                 self.saved_at = time.monotonic()
             if self.asked and step < self.total:
                 self.checkpoints.wait()
                 raise Interrupted(self.asked, f"step {step} of {self.total}")
-        self.state = self.layout.first(state)
+        self.state = self.layout.unreplicate(state)
 
     def epoch(self, epoch: int, state: Any, step: int, stop: Stop) -> tuple[Any, int]:
         """Chunks to the epoch's end, a signal or a due checkpoint; metrics come a chunk late."""
         began, waiting = time.perf_counter(), None
-        rollbacks = int(self.layout.first(state.rollbacks))
+        rollbacks = int(self.layout.unreplicate(state.rollbacks))
         for n, arguments in self.feed.epoch(epoch, rollbacks, step):
             compiling = time.perf_counter()
             program = self.game.program(n, state, *arguments)
@@ -176,7 +178,7 @@ class Loop:
 
     def save(self, step: int, state: State, kind: Kind = "last") -> None:
         """A checkpoint, by the process that writes."""
-        if leads():
+        if is_first_process():
             self.checkpoints.save(step, state, self.notes, kind=kind)
 
     def late(self) -> bool:
@@ -186,7 +188,7 @@ class Loop:
 
     def measured(self, step: int, metrics: dict[str, Any]) -> None:
         """Sum the metrics of the steps up to that one; a number that is none ends the run."""
-        fetched = jax.device_get(self.layout.first(metrics))
+        fetched = jax.device_get(self.layout.unreplicate(metrics))
         steps = len(next(iter(fetched.values())))
         for i in range(steps):
             values = {name: float(value[i]) for name, value in fetched.items()}
@@ -264,7 +266,7 @@ class Loop:
 
     def tell(self, end: EpochEnd) -> bool:
         """Call every callback; whether one of them ends the run, as the first process found it."""
-        answers = [callback(end) for callback in self.callbacks] if leads() else []
+        answers = [callback(end) for callback in self.callbacks] if is_first_process() else []
         return agree(any(answer is True for answer in answers)) if self.callbacks else False
 
     def look_for_overfitting(self, epoch: int, values: dict[str, float]) -> dict[str, float]:
@@ -322,7 +324,9 @@ class Loop:
 
     def restored(self, kind: Kind) -> tuple[State, dict, int] | None:
         """The newest intact checkpoint of that kind, as the process that reads it found it."""
-        found = self.checkpoints.restore(self.game.abstract, kind=kind) if leads() else None
+        found = (
+            self.checkpoints.restore(self.game.abstract, kind=kind) if is_first_process() else None
+        )
         told = agree(None if found is None else found[1:])
         if told is None:
             return None
@@ -331,11 +335,11 @@ class Loop:
 
     def say(self, line: str) -> None:
         """One line to the user, beside the progress bar, if he asked to see it."""
-        if self.progress and leads():
+        if self.progress and is_first_process():
             print(f"[{self.name}] {line}", file=sys.stderr)
 
     def warn(self, line: str) -> None:
         """One line that the user must see: beside the progress bar, or as a Python warning."""
-        if not self.progress and leads():
+        if not self.progress and is_first_process():
             warnings.warn(f"[{self.name}] {line}", stacklevel=2)
         self.say(line)

@@ -11,7 +11,7 @@ from typing import Any
 from l2ljax import data
 from l2ljax.data import AUGMENTS, DATASETS
 from l2ljax.errors import InputError
-from l2ljax.methods import METHODS
+from l2ljax.methods import METHODS, check_method
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.parallel import KINDS
 from l2ljax.plugins import Plugins, split
@@ -153,7 +153,8 @@ def with_plugins(
     found = {s.name: s for s in known}
     for kind in ("method", "model", "dataset", "attacker"):
         text = (words or {}).get(kind)
-        for setting in [] if split(text) is None else settings_of(plugins.find(kind, text, {})):
+        thing = None if split(text) is None else plugins.find(kind, str(text), {})
+        for setting in own_settings(kind, thing):
             other = found.setdefault(setting.name, setting)
             if other.kind != setting.kind:
                 raise InputError(
@@ -161,6 +162,13 @@ def with_plugins(
                     f"is {_kind_name(other)} already: give the keyword another name"
                 )
     return list(found.values())
+
+
+def own_settings(kind: str, thing: Any) -> list[Setting]:
+    """What a method, a model, a data set or an attacker of the user's own takes."""
+    if kind == "method":
+        return settings_of(check_method(thing))
+    return settings_of(thing, all_said=False) if callable(thing) else []
 
 
 def _kind_name(setting: Setting) -> str:

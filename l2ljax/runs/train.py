@@ -22,7 +22,7 @@ from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError, word
 from l2ljax.machine import have
-from l2ljax.parallel import leads
+from l2ljax.parallel import is_first_process
 from l2ljax.plugins import Plugins, split
 from l2ljax.runs.config import Config, resolve, short_name, show
 from l2ljax.runs.from_config import game_of, layout_of, method_of
@@ -74,17 +74,16 @@ def train_seeds(
     **settings: Any,
 ) -> list[Run]:
     """One run for every seed, of one game that is compiled once; `on_end` is told of each."""
-    files, say = Plugins(plugins), print if progress and leads() else _say_nothing
+    files, say = Plugins(plugins), print if progress and is_first_process() else _say_nothing
     config, options = _read_settings(settings, files)
     attacks = parse_attacks(options["final_attacks"], files)
     method_of(config, channels=1)  # what cannot be played is refused before data are fetched
     data = load_data(config, options["data_dir"], options["download"])
     layout = layout_of(config, options["parallel"])
     game = game_of(config, data, layout)
+    say(f"on {layout.describe()}")
     say(f"flags: {show(config)}")
     say(_describe(data, config["eps"]))
-    if layout.kind != "none":
-        say(f"{layout.kind} over {layout.size} devices, {jax.process_count()} processes")
     if not len(data.x_val):
         say(
             "no validation images: the last epoch is taken as the best, and nothing watches for "
@@ -98,7 +97,7 @@ def train_seeds(
         folder = folder_of(workdir, config, seed, several=len(seeds) > 1)
         if config["init_from"] not in ("", "none") and not (folder / "config.json").exists():
             game.init(seed)  # a start that cannot be had is refused before anything is written
-        if leads():
+        if is_first_process():
             open_workdir(folder, {"seed": seed, **config})
             write_json(folder / "data.json", facts_of(data))
         with _memory_explained(config):
@@ -116,7 +115,9 @@ def train_seeds(
         if jax.process_count() == 1:
             runs.append(_conclude(ended.pop(), game, attacks, options, config, on_end))
     return runs + [
-        _conclude(folder, game, attacks, options, config, on_end) for folder in ended if leads()
+        _conclude(folder, game, attacks, options, config, on_end)
+        for folder in ended
+        if is_first_process()
     ]
 
 
@@ -151,7 +152,7 @@ def fit(
         "batch_size": game.batch_size,
         "accumulate": game.accumulate,
     }
-    if folder is not None and leads():
+    if folder is not None and is_first_process():
         open_workdir(folder, described)
         write_json(folder / "data.json", facts_of(game.data))
     loop = Loop(

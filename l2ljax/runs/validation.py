@@ -39,7 +39,7 @@ class Validation:
     def clean_accuracy(self, state: State) -> float:
         """On the first training images: a method that never sees a clean image reports it too."""
         n = len(self.data.x_val) or TRAINING_IMAGES
-        f = self.game.frozen(*self.layout.whole((state.theta, state.theta_stats)))
+        f = self.game.frozen(*self.layout.put_for_evaluation((state.theta, state.theta_stats)))
         x, y = self.data.x_train[:n], self.data.y_train[:n]
         return float(self.stood(f, x, y, "clean").mean())
 
@@ -63,7 +63,7 @@ class Validation:
         for suffix, weights in (("", own), ("_ema", average)):
             if not weights[0]:
                 continue
-            f = self.game.frozen(*self.layout.whole(weights))
+            f = self.game.frozen(*self.layout.put_for_evaluation(weights))
             attacks = {"clean": "clean", "robust": "selection"}
             if not suffix and self.game.guarded:
                 attacks["fgsm"] = "fgsm"

@@ -25,7 +25,7 @@ from jax.lax import stop_gradient
 
 from l2ljax.attacker_input import input_gradient
 from l2ljax.ball import Radii, box, length, project, start_of, uniform
-from l2ljax.inner_loop import repeat
+from l2ljax.target import repeat
 from l2ljax.types import Array, Inner, Problem, Solver, no_phi
 
 

@@ -22,7 +22,7 @@ from l2ljax.imitation.followers.follower import (
 )
 from l2ljax.imitation.nets import MLP
 from l2ljax.imitation.policy import Leader
-from l2ljax.models.lstm import CoordinateLSTM
+from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.recurrent import sign_log
 from l2ljax.types import Array, Tree
 
