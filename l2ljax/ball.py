@@ -70,21 +70,29 @@ def steepest(u: Array, norm: str) -> Array:
     return jnp.where(jnp.isnan(d), 0.0, d)
 
 
-def box(x: Array, delta: Array) -> Array:
-    """The part of delta that keeps x + delta in [0, 1]; never larger than delta.
-
-    Where a pixel of x itself lies outside, delta may not lead further out.
-    """
+def check_perturbation(x: Array, delta: Array) -> None:
+    """An InputError unless delta has the shape of the images x."""
     if delta.shape != x.shape:
         raise InputError(
             f"the perturbation is of the shape {list(delta.shape)}, the images of {list(x.shape)}: "
             "an attacker must return one number for every pixel and channel"
         )
+
+
+def box(x: Array, delta: Array) -> Array:
+    """The part of delta that keeps x + delta in [0, 1]; never larger than delta.
+
+    Where a pixel of x itself lies outside, delta may not lead further out.
+    """
+    check_perturbation(x, delta)
     return lax.clamp(jnp.minimum(-x, 0), delta, jnp.maximum(1 - x, 0))
 
 
 def per_image(rng: Array, rows: Array | int) -> Array:
-    """One key per image: fold_in(rng, row), for so many rows or for these; keys pass through."""
+    """One key per image, fold_in(rng, row); `rows` are the rows, or how many of them there are.
+
+    If rng is already an array with one key an image, it comes back as it is.
+    """
     rng = as_keys(rng)
     if rng.ndim > 1 or (rng.ndim == 1 and isinstance(rows, int) and len(rng) != rows):
         raise InputError(f"rng holds keys {list(rng.shape)}: pass one key, or one for each image")

@@ -183,11 +183,11 @@ def test_adversarial_images_stay_in_ball_and_box(classes, n):
 
 
 def test_a_solver_of_a_larger_ball_is_held_to_this_one():
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        return Inner(3 * eps * jnp.ones_like(x))
+    def far(problem, theta, phi, phi_stats):
+        return Inner(3 * problem.eps * jnp.ones_like(problem.x))
 
     out = learned_attack(
-        KEY, net(), X, Y, eps=EPS, solver=Solver(no_phi, solve, 3), phi={}, phi_stats={}
+        KEY, net(), X, Y, eps=EPS, solver=Solver(no_phi, far, 3), phi={}, phi_stats={}
     )
     np.testing.assert_allclose(out, X + EPS, atol=1e-6)
 

@@ -16,6 +16,7 @@ import games
 from games import EPS, SmoothClassifier, images, keys
 from l2ljax.attacks.learned import learned_attack
 from l2ljax.ball import STARTS
+from l2ljax.devices import AXIS
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.models import CoordinateLSTM
@@ -145,7 +146,7 @@ def test_a_zero_gradient_is_finite_and_so_is_its_derivative(pre):
 
 def test_batch_max_is_the_maximum_of_all_devices():
     q = np.float32([1.0, -4.0]).reshape(2, 1, 1, 1, 1)
-    see = jax.vmap(functools.partial(PREPROCESS["batch_max"], axis_name="d"), axis_name="d")
+    see = jax.vmap(PREPROCESS["batch_max"], axis_name=AXIS)
     np.testing.assert_allclose(see(q).ravel(), [0.25, -1.0])
 
 

@@ -18,7 +18,7 @@ from jax.lax import stop_gradient
 
 from l2ljax import devices
 from l2ljax.attacker_input import AttackerInput, example_input
-from l2ljax.ball import Radii, box, length, noise, project, start_of
+from l2ljax.ball import Radii, box, check_perturbation, length, noise, project, start_of
 from l2ljax.functional import functional, initialise
 from l2ljax.losses import cosine, cross_entropy, smooth
 from l2ljax.target import repeat
@@ -33,7 +33,9 @@ def _network(attacker: Any, A: AttackerInput) -> tuple[Callable, Callable]:
         return initialise(attacker, key, example_input(A, x))
 
     def play(problem: Problem, phi: Tree, phi_stats: Tree, a: Array) -> tuple[Array, Tree]:
-        return g(phi, phi_stats, a, "update" if problem.train else "eval")
+        out, phi_stats = g(phi, phi_stats, a, "update" if problem.train else "eval")
+        check_perturbation(problem.x, out)
+        return out, phi_stats
 
     return init, play
 
