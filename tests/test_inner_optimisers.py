@@ -231,7 +231,7 @@ def test_the_report_has_every_player_on_every_other_net(runs, tmp_path):
 
 def test_the_picture_is_a_png(tmp_path):
     pytest.importorskip("matplotlib")
-    from l2ljax.figures.inner_optimisers import draw_inner_optimisers
+    from l2ljax.figures import draw_inner_optimisers
 
     report = summarise(numbers([4, 6], [3, 1], [2, 7], [1, 2]), draws=50)
     report |= {"dataset": "digits", "images": 3, "judged_on": ["b", "c"]}
