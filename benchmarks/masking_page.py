@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from l2ljax.evaluation.accuracy import wilson
-from l2ljax.evaluation.tables import markdown
 from l2ljax.masking import LIMITS, VERDICTS, Limit, combine, judge
+from l2ljax.tables import markdown
 
 Record = dict[str, Any]
 

@@ -29,7 +29,6 @@ import numpy as np
 from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset, load
 from l2ljax.errors import InputError
-from l2ljax.evaluation.tables import align, markdown
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.methods import METHODS
 from l2ljax.models import label
@@ -39,6 +38,7 @@ from l2ljax.runs.game import make_game
 from l2ljax.runs.recipes import base
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
+from l2ljax.tables import align, markdown
 from passes import count_passes, floor, paper_ratio, write_out
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")

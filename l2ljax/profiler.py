@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from l2ljax.evaluation.tables import align
 from l2ljax.models import ATTACKERS, MODELS
 from l2ljax.models.lstm import CoordinateLSTM
 from l2ljax.progress import Progress
+from l2ljax.tables import align
 
 STEPS = 10
 """How many steps are traced, if a call has no more."""

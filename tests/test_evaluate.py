@@ -10,7 +10,8 @@ from scipy.stats import binomtest
 from l2ljax.attacks import Budget, autoattack, parse, parse_all, specs
 from l2ljax.attacks.cascade import batches
 from l2ljax.evaluation.accuracy import evaluate, freeze, robust, wilson
-from l2ljax.evaluation.tables import align, attack_eps, interval, table
+from l2ljax.evaluation.tables import attack_eps, interval, table
+from l2ljax.tables import align
 
 EPS, N = 0.1, 40
 TINY = Budget(apgd_steps=2, targets=1)

@@ -10,9 +10,10 @@ from l2ljax.commands import compare, demo, evaluate, search
 from l2ljax.commands.comparison_page import page
 from l2ljax.evaluation.accuracy import Result, Step, wilson
 from l2ljax.evaluation.suite import after_warnings
-from l2ljax.evaluation.tables import interval, markdown
+from l2ljax.evaluation.tables import interval
 from l2ljax.methods import METHODS
 from l2ljax.settings import defaults
+from l2ljax.tables import markdown
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --diagnose=16"
 

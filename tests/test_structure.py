@@ -8,7 +8,7 @@ from l2ljax.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 
 ROOMS = (
-    ("types", "errors", "streams", "ball", "gate", "settings", "devices", "target"),
+    ("types", "errors", "streams", "ball", "gate", "settings", "devices", "target", "tables"),
     ("inner_loop", "grad_align", "interpolation", "auto_pgd", "step_input", "two_terms"),
     (
         "attacker_input",
@@ -20,7 +20,6 @@ ROOMS = (
         "bilevel",
         "methods",
     ),
-    ("rendezvous",),
     ("data", "record", "progress", "hosts", "machine", "profiler", "signals", "parallel"),
     ("checkpoint",),
     ("attacks", "diagnostics"),

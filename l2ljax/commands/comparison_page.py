@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from l2ljax.evaluation.tables import markdown
+from l2ljax.tables import markdown
 
 
 def page(report: dict[str, Any]) -> str:

@@ -58,7 +58,8 @@ def demo(given: dict[str, Any]) -> int:
 
 
 def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
-    from l2ljax.evaluation.tables import align, interval
+    from l2ljax.evaluation.tables import interval
+    from l2ljax.tables import align
 
     first = measured[METHODS[0]]
     lines = [["method", *(r["attack"] for r in first["results"]), "training"]]

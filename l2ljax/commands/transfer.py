@@ -28,12 +28,13 @@ from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import robust
-from l2ljax.evaluation.tables import align, attack_eps, interval, markdown
+from l2ljax.evaluation.tables import attack_eps, interval
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.runs.nets import Net, agreed, broken_gradients, by_name, open_nets, withstood
 from l2ljax.runs.saved import WHICH, images_of
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
+from l2ljax.tables import align, markdown
 
 FLAGS = [
     Setting("targets", str, "workdirs of the runs that classify, joined by commas"),

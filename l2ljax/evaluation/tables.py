@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from l2ljax.evaluation.accuracy import Result, wilson
+from l2ljax.tables import align
 
 
 def interval(accuracy: float, n: int, sign: str = "") -> str:
@@ -17,22 +18,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return align([list(header), *lines])
 
 
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first line underlined."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join([text[0].rstrip(), "-" * len(text[0]), *(t.rstrip() for t in text[1:])])
-
-
 def attack_eps(used: float, own: float, text: str) -> str:
     """The radius an attack used, as the user wrote it where it is the user's."""
     return "-" if used == 0 else text if used == own else f"{used:g}"
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as a Markdown table, the first line its header."""
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
 
 
 def show_results(results: Sequence[Result], eps: float, text: str, norm: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from l2ljax.evaluation.tables import align, markdown
 from l2ljax.imitation import expert, expert_pairs, first, make_environment, stability
 from l2ljax.imitation.runs import imitate
 from l2ljax.machine import describe
 from l2ljax.record import read
 from l2ljax.runs.workdir import write_json
+from l2ljax.tables import align, markdown
 
 TUNED_ON = "1000,1001,1002"
 """Seeds of the tuning, of which no cell has one."""

@@ -29,7 +29,7 @@ from l2ljax.methods import METHODS
 from l2ljax.types import State
 from l2ljax.errors import InputError
 from l2ljax.commands.pictures import figures_or_none
-from l2ljax.evaluation.tables import align
+from l2ljax.tables import align
 from l2ljax.runs.saved import Saved, open_run, restore
 
 RATE, BATCH = 1e-3, 64
