@@ -27,7 +27,7 @@ from l2ljax.errors import InputError, word
 from l2ljax.machine import describe
 from l2ljax.methods import METHODS
 from l2ljax.runs.workdir import write_json
-from l2ljax.settings import Setting, defaults
+from l2ljax.settings import Setting, defaults, seeds_of
 
 FLAGS = [
     Setting("methods", str, "names joined by commas", "pgm,grad_l2l,plain"),
@@ -65,7 +65,7 @@ def compare(given: dict[str, Any]) -> int:
     methods, seeds = options["methods"].split(","), options["seeds"].split(",")
     for method in methods:
         word("method", method, METHODS)
-    train.seeds_of(options["seeds"])
+    seeds_of(options["seeds"])
     for name, listed in (("methods", methods), ("seeds", seeds)):
         if len(set(listed)) < len(listed):
             raise InputError(f"--{name}={options[name]} names one twice")

@@ -20,7 +20,7 @@ from l2ljax.errors import InputError
 from l2ljax.hosts import HOSTS, Together, join
 from l2ljax.parallel import KINDS
 from l2ljax.runs import settings as configuration
-from l2ljax.settings import Setting, defaults
+from l2ljax.settings import Setting, defaults, seeds_of
 
 RUN = [
     Setting("seeds", str, "one run for each of these seeds, as 0,1,2", "0"),
@@ -175,17 +175,6 @@ def _workdir(given: str | None, config: dict[str, Any], seed: int, several: bool
     if given is None:
         return pathlib.Path("runs") / name
     return pathlib.Path(given) / name if several else pathlib.Path(given)
-
-
-def seeds_of(text: str) -> list[int]:
-    """The numbers in --seeds."""
-    try:
-        seeds = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0:
-        raise InputError(f"--seeds={text} is no list of whole numbers such as 0,1,2")
-    return seeds
 
 
 def _check(options: dict[str, Any]) -> None:

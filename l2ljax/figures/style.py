@@ -1,7 +1,8 @@
 """The look that every picture shares, and the few things that each of them does.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart. Figures are made without
-pyplot, so that none stays open, and drawn by Agg, so that no display is needed.
+pyplot, so that none stays open and no display is needed, and without choosing a backend for the
+rest of the program.
 """
 
 import math
@@ -21,8 +22,6 @@ from matplotlib.ticker import (
     PercentFormatter,
     StrMethodFormatter,
 )
-
-matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#222222", "#8A8A8A"
