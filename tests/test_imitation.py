@@ -350,7 +350,7 @@ def test_imitation_learns_on_two_states_and_seeds_together_are_seeds_alone():
     follower = FOLLOWERS["gail"](env, FollowerSettings(phi_lr=1e-2, phi_steps=5))
     ppo = PPO(theta_lr=1e-2)
     turn = make_turn(env, policy, follower, ppo, copies=4, steps=16, absorbing=True)
-    start = jax.jit(jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, 4)))
+    start = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, 4))
     both, alone = start(jnp.array([3, 4])), start(jnp.array([4, 4]))
     turn = jax.jit(jax.vmap(turn, (0, None)))
     for i in range(60):

@@ -54,7 +54,11 @@ SETTINGS = [
     Setting("trajectories", int, "of the expert's, the first so many", 1, "> 0"),
     Setting("seeds", str, "seeds of the runs, all in one program", "0,1,2,3,4,5,6,7,8,9"),
     Setting(
-        "iterations", int, "turns of the game; some of these by task: environments.py", 150, "> 0"
+        "iterations",
+        int,
+        "turns of the game; this and others by task: see docs/imitation.md",
+        150,
+        "> 0",
     ),
     Setting("copies", int, "copies of the task", 16, "> 0"),
     Setting("steps", int, "steps of each copy in a turn", 128, "> 0"),
@@ -188,7 +192,9 @@ def imitate(
 def game_of(config: Mapping[str, Any], env: Environment) -> tuple[Callable, Callable, int]:
     """start(seeds) -> state; turn(state, expert) -> state, metrics; the number of turns.
 
-    All seeds are one program, and every leaf of a state is [seeds, ...].
+    All seeds are one program, and every leaf of a state is [seeds, ...]. `start` is not to be
+    jitted: on a CPU, the QR decompositions behind the initial weights of all networks and seeds,
+    in one program, can wait for each other for ever (jax 0.10.2, two cores).
     """
     policy, turns = make_policy(env), config["iterations"]
     if config["follower"] == "cloning":
