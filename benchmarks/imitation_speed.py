@@ -19,11 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2ljax.commands.flags import run_main
-from l2ljax.commands.gail import resolve
-from l2ljax.errors import InputError
-from l2ljax.imitation import make_environment
-from l2ljax.imitation.demonstrations import nobody
-from l2ljax.imitation.runs import game
+from l2ljax.imitation import make_environment, resolve
+from l2ljax.imitation.followers import no_pairs
+from l2ljax.imitation.runs import game_of
 from l2ljax.machine import describe, prepare
 from l2ljax.settings import Setting, defaults
 from written import command, write
@@ -31,8 +29,8 @@ from written import command, write
 FLAGS = [
     Setting("environment", str, "tasks joined by commas", "CartPole-v1,Pendulum-v1"),
     Setting("follower", str, "followers joined by commas", "gail,l2l_gail,l2l_gail_opt"),
-    Setting("seeds", int, "seeds of the one program", 10),
-    Setting("rounds", int, "rounds of which the median is taken", 5),
+    Setting("seeds", int, "seeds of the one program", 10, "> 0"),
+    Setting("rounds", int, "rounds of which the median is taken", 5, "> 0"),
     Setting("out", str, "path of the report without its ending", "runs/imitation_speed"),
     Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
@@ -40,8 +38,8 @@ FLAGS = [
 
 def turns(config: dict[str, Any], env: Any, seeds: int) -> Callable[[], float]:
     """() -> seconds of one turn of so many seeds in one program, compiled."""
-    begin, turn = game(config, env)
-    expert, state = nobody(env), begin(jnp.arange(seeds))
+    start, turn, _ = game_of(config, env)
+    expert, state = no_pairs(env), start(jnp.arange(seeds))
 
     def run() -> float:
         nonlocal state
@@ -57,9 +55,6 @@ def turns(config: dict[str, Any], env: Any, seeds: int) -> Callable[[], float]:
 def bench(given: dict[str, Any]) -> int:
     """Every follower on every task."""
     options = defaults(FLAGS) | given
-    for name in ("seeds", "rounds"):
-        if options[name] <= 0:
-            raise InputError(f"--{name}={options[name]} must be positive")
     chosen = [
         resolve({"environment": task, "follower": follower})
         for task in options["environment"].split(",")

@@ -18,7 +18,10 @@ def cache_folder(name: str) -> pathlib.Path:
 
 
 def prepare(compilation_cache: str) -> None:
-    """What every script does before its first computation: keep memory, keep programs."""
+    """What every command does before its first computation: keep memory, keep compiled programs.
+
+    It changes settings of the whole process, so a library function never calls it.
+    """
     _keep_memory()
     _keep_programs(compilation_cache)
 
@@ -32,10 +35,11 @@ MALLOPT = {
 
 
 def _keep_memory() -> None:
-    """Let glibc keep what is freed. XLA's CPU client allocates a step's temporaries anew.
+    """Let glibc keep what is freed, because XLA's CPU client allocates a step's temporaries anew.
 
-    Above 32 MB glibc maps and unmaps them, and every page is faulted in again: a third of the time
-    of a Naive L2L step on digits (benchmarks/step_cost.py). Elsewhere nothing is changed.
+    Above 32 MB glibc maps and unmaps them, and every page is faulted in again: that is a third of
+    the time of a Naive L2L step on digits (benchmarks/step_cost.py). Without glibc this does
+    nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -44,7 +48,7 @@ def _keep_memory() -> None:
 
 
 def _keep_programs(folder: str) -> None:
-    # A folder that JAX was already told to use stays; "user" is ours, empty keeps none.
+    # "user" is our folder in the user's cache, unless JAX was told of another; empty is none.
     if folder == "user" and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     path = None if not folder else str(cache_folder("compiled") if folder == "user" else folder)

@@ -7,9 +7,9 @@
     trace.stop()
     print(trace.page(program))
 
-Every operation's time is charged to whose it is (the names of the Flax modules are in the compiled
-program's metadata) and to what it is. Times of threads that work at once add up, so shares are of
-busy time. View the trace itself with `tensorboard --logdir=WORKDIR/profile`.
+The table says in whose network an operation is (the names of the Flax modules are in the compiled
+program's metadata) and what kind of operation it is. Times of threads that work at once add up, so
+that shares are of busy time. View the trace itself with `tensorboard --logdir=WORKDIR/profile`.
 """
 
 import pathlib
@@ -24,10 +24,10 @@ from l2ljax.progress import Progress
 from l2ljax.tables import align
 
 STEPS = 10
-"""How many steps are traced, if a call has no more."""
+"""How many steps are traced; more if one call of the program makes more."""
 
 WARM = 2
-"""Calls before the trace: the first compiles, the second still fills pipelines."""
+"""How many calls are made before it: the first compiles, the second still fills pipelines."""
 
 WHAT = {
     "convolution": r"conv",
@@ -35,7 +35,7 @@ WHAT = {
     "collective": r"all-reduce|all-gather|reduce-scatter|collective|nccl|all_reduce",
     "copy": r"copy|transpose|memcpy",
 }
-"""What an operation is, by its name or by the JAX function that it came from; else "other"."""
+"""The kinds of operations, by a pattern in the name or the JAX function it came from."""
 
 
 class Spent(NamedTuple):
@@ -48,20 +48,20 @@ class Spent(NamedTuple):
 
 
 class Profiler:
-    """Traces the first steps after a loop's warm ones, once, and says where their time went."""
+    """Traces a loop's first STEPS steps after the WARM ones, and says where their time went."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._trace, self._calls, self._left = Trace(folder), 0, STEPS
 
     def before(self, state: Any) -> None:
-        """Before a call of the loop."""
+        """Call this before a call of the program."""
         if self._calls == WARM:
             jax.block_until_ready(state)
             self._trace.start()
         self._calls += 1
 
     def after(self, steps: int, state: Any, program: Any, progress: Progress) -> None:
-        """After it; the steps that are traced are waited for."""
+        """Call this after it, with the steps it made; `progress` is told the table at the end."""
         if self._calls <= WARM or self._left <= 0:
             return
         self._left -= steps
@@ -72,7 +72,7 @@ class Profiler:
             progress.say(f"trace of the steps: tensorboard --logdir={self._trace.folder}")
 
     def close(self) -> None:
-        """Where the loop ends before all steps were traced."""
+        """Call this where the loop ends, perhaps before all steps were traced."""
         if self._calls > WARM and self._left > 0:
             self._trace.stop()
 
@@ -95,7 +95,7 @@ class Trace:
         self.events = list(_operations(jax.profiler.ProfileData.from_file(str(newest))))
 
     def page(self, program: Any) -> str:
-        """The table for the user; the program tells whose an operation is."""
+        """The table for a person; the compiled program tells whose an operation is."""
         lines = [("whose", "what", "share")]
         lines += [(*key, f"{100 * share:5.1f} %") for key, share in self.shares(program).items()]
         return f"{align(lines)}\nbusy {100 * self.busy():.1f} % of the traced time"

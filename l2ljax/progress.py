@@ -2,8 +2,8 @@
 
     grad_l2l [########............]  40 %  epoch 12.0  57.3 step/s  3 min 20 s left  loss 1.234
 
-The one surprising thing: speed and time left count from the end of this process's first step,
-which compiles; a value given as a device array is waited for only when it is drawn.
+Speed and time left count from the end of this process's first step, because that one compiles. A
+value given as a device array is waited for only when it is drawn.
 """
 
 import shutil
@@ -39,12 +39,15 @@ class Progress:
         done: int = 0,
         percent: Collection[str] = ("clean", "robust"),
         unit: str | None = "step",
+        silent: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
         """`done` steps were made before; the values named in `percent` are fractions.
 
-        Without a unit no speed is shown: steps are then shares of the work.
+        Without a unit no speed is shown: steps are then shares of the work. A silent bar draws
+        nothing and says nothing.
         """
+        self._silent = silent
         self._total = max(total_steps, 1)
         self._label = label
         self._stream = sys.stderr if stream is None else stream
@@ -59,6 +62,8 @@ class Progress:
 
     def update(self, step: int, *, epoch: float | None = None, line: bool = False, **values: Any):
         """`step` steps are done; values are numbers or texts. `line` asks for a line now."""
+        if self._silent:
+            return
         last = step >= self._total
         if self._first is None:
             shown = self._show(values)  # waits for the step, so that its end is known
@@ -70,6 +75,8 @@ class Progress:
 
     def say(self, text: str):
         """Print a line of its own, above the bar."""
+        if self._silent:
+            return
         if self._terminal and self._drawn:
             print("\r" + " " * len(self._drawn) + "\r", end="", file=self._stream)
             self._drawn = ""

@@ -5,9 +5,9 @@
     read(workdir / "metrics.jsonl")    # [{"step": 1, "epoch": 0.5, "time": ..., "theta/loss": ...}]
 
 Opening cuts off what lies beyond `resume_step`, so that the file of a resumed run is that of the
-uninterrupted one, line for line, except for "time" (Unix seconds). So before the checkpoint of a
-step is saved, its record must be written, and `sync` called: then it is there even after a power
-cut, as the checkpoint is.
+uninterrupted one, line for line, except for "time" (Unix seconds). Before the checkpoint of a step
+is saved, its record must be written and `sync` called: then the record is there after a power cut,
+as the checkpoint is.
 """
 
 import json
@@ -26,7 +26,8 @@ _RESERVED = ("step", "epoch", "time")
 class Record:
     """The metrics of one run, appended line by line.
 
-    A line outlives the process as soon as it is written, and a power cut after `sync` or `close`.
+    A line that was written survives the end of the process; after `sync` or `close` it also
+    survives a power cut.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Record:
     ):
         """Open `<workdir>/metrics.jsonl`, keeping the records up to `resume_step`.
 
-        Without a workdir nothing is written: what a process is that does not lead.
+        Without a workdir nothing is written: for runs in memory, and for the processes of a run
+        that are not the first one.
         """
         self._clock = clock
         self._path = Path(os.devnull) if workdir is None else Path(workdir) / "metrics.jsonl"
@@ -69,7 +71,7 @@ class Record:
         """Append one record; values are scalars, and one that is not finite becomes null."""
         clash = [name for name in _RESERVED if name in values]
         if clash:
-            raise ValueError(f"{clash[0]!r} is no name for a metric")
+            raise RecordError(f"{clash[0]!r} is no name for a metric: every record has it already")
         now = self._clock()
         scalars = {name: float(value) for name, value in values.items()}
         finite = {name: x if math.isfinite(x) else None for name, x in scalars.items()}

@@ -129,6 +129,17 @@ def check_eps(text: str | float, norm: str = "linf") -> float:
     return eps
 
 
+def seeds_of(text: str) -> list[int]:
+    """The numbers in `--seeds=0,1,2`."""
+    try:
+        seeds = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise InputError(f"--seeds={text} is no list of whole numbers such as 0,1,2")
+    return seeds
+
+
 def defaults(table: Iterable[Setting]) -> dict[str, Any]:
     """The table's own defaults."""
     return {setting.name: setting.default for setting in table}

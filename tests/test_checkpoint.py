@@ -429,7 +429,7 @@ def test_orbax_keeps_quiet_and_others_are_heard(run, state, abstract):
     handler = logging.Handler()
     handler.emit = heard.append
     absl = logging.getLogger("absl")
-    level = absl.level
+    level, before = absl.level, absl.filters[:]
     absl.addHandler(handler)
     absl.setLevel(logging.INFO)
     try:
@@ -438,6 +438,8 @@ def test_orbax_keeps_quiet_and_others_are_heard(run, state, abstract):
         assert heard == []
         absl.info("from elsewhere")
         assert len(heard) == 1
+        run[1].close()
+        assert absl.filters == before
     finally:
         absl.setLevel(level)
         absl.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""experiments/gail.py: a short run that must learn, resume, controls, and what it refuses."""
+"""A run of imitation, as a call and as a command: it learns, resumes, and refuses what is wrong."""
 
 import json
 import os
@@ -9,18 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import imitation_speed
+from l2ljax import imitation
 from l2ljax.commands import gail
-from l2ljax.imitation import collect, expert, make_environment, play
+from l2ljax.errors import InputError
+from l2ljax.imitation import PPO, Imitation, collect, comparison, make_environment, play
+from l2ljax.imitation import demonstrations as experts
 from l2ljax.imitation import runs as imitating
-from l2ljax.imitation import table as imitation_table
-from l2ljax.record import Record, read
-from l2ljax.runs.settings import read_json
-from l2ljax.runs.workdir import open_workdir
+from l2ljax.record import read
 from needs import gymnax
 
 pytestmark = gymnax
 
 SMALL = ["--seeds=0,1", "--copies=4", "--steps=32", "--episodes=2", "--checkpoint_every=2"]
+TINY = {"copies": 2, "steps": 4, "epochs": 1, "minibatches": 1}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def demonstrations(tmp_path_factory):
     found = collect(env, episodes)
     assert (found.returns == 500).all()
     path = tmp_path_factory.mktemp("expert") / "cart.npz"
-    expert.write(path, found, {"expert": "a controller"})
+    experts.write(path, found, {"expert": "a controller"})
     return path
 
 
@@ -42,29 +44,55 @@ def run(demonstrations, workdir, *flags):
 
 
 def test_what_is_written_is_read_back(demonstrations):
-    found = expert.read(demonstrations, make_environment("CartPole-v1"))
+    found = experts.read(demonstrations, make_environment("CartPole-v1"))
     assert found.environment == "CartPole-v1" and found.s.shape == (1500, 4)
     assert found.lengths.tolist() == [500] * 3 and not found.terminated.any()
 
 
-def test_a_short_run_learns(demonstrations, tmp_path, capsys):
-    flags = ["--follower=l2l_gail", "--iterations=25", "--copies=16", "--steps=128"]
-    assert run(demonstrations, tmp_path / "run", *flags, "--episodes=10") == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    curve = [np.mean([line["return/0"], line["return/1"]]) for line in read_curve(tmp_path)]
-    assert np.mean(summary["returns"]) > 150 > 4 * curve[0]
-    assert "the expert's 500.0" in capsys.readouterr().out
+def test_a_call_in_memory_learns_writes_nothing_and_says_nothing(
+    demonstrations, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    found = experts.read(demonstrations, make_environment("CartPole-v1"))
+    run = imitation.imitate(
+        environment="CartPole-v1",
+        follower="l2l_gail",
+        seeds=[0, 1],
+        iterations=20,
+        steps=64,
+        episodes=10,
+        demonstrations=found,
+    )
+    assert run.expert == 500 and run.config["seeds"] == "0,1"
+    curve = run.metrics["return"]
+    assert curve.shape == run.metrics["phi/accuracy"].shape == (2, 20)
+    assert np.mean(run.summary["returns"]) > 100 > 3 * np.nanmean(curve[:, 0])
+    falling = make_environment("CartPole-v1").reset(jax.random.key(0))[0].at[2:].set(0.5)
+    assert run.act(1)(falling) == 1
+    assert not any(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def read_curve(tmp_path, name="run"):
-    return read(tmp_path / name / "metrics.jsonl")
+def lines_of(workdir):
+    lines = read(workdir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
 
 
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     demonstrations, tmp_path, monkeypatch, capsys
 ):
-    flags = ["--iterations=5", "--follower=l2l_gail", "--state_gradient"]
-    assert run(demonstrations, tmp_path / "whole", *flags) == 0
+    flags = ["--iterations=4", "--follower=l2l_gail", "--state_gradient"]
+    settings = {"iterations": 4, "follower": "l2l_gail", "state_gradient": True}
+    whole = imitation.imitate(
+        environment="CartPole-v1",
+        seeds="0,1",
+        copies=4,
+        steps=32,
+        episodes=2,
+        demonstrations=demonstrations,
+        **settings,
+    )
 
     class Stopping(imitating.Progress):
         def update(self, step, **values):
@@ -75,54 +103,86 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(imitating, "Progress", Stopping)
         assert run(demonstrations, tmp_path / "cut", *flags) == 128 + signal.SIGTERM
-    assert "turn 3 of 5; the same command resumes it" in capsys.readouterr().err
+    assert "turn 3 of 4; the same command resumes it" in capsys.readouterr().err
     assert run(demonstrations, tmp_path / "cut", *flags) == 0
-    lines = [
-        [{k: v for k, v in line.items() if k != "time"} for line in read_curve(tmp_path, name)]
-        for name in ("whole", "cut")
-    ]
-    assert [str(line) for line in lines[0]] == [str(line) for line in lines[1]]
-    assert len(lines[0]) == 5
-    summary = (tmp_path / "cut" / "summary.json").read_text()
-    capsys.readouterr()
+    assert "the expert's 500.0" in capsys.readouterr().out
+    lines = lines_of(tmp_path / "cut")
+    assert len(lines) == 4
+    for name, values in whole.metrics.items():
+        for i, seed in enumerate((0, 1)):
+            np.testing.assert_array_equal([line[f"{name}/{seed}"] for line in lines], values[i])
+    text = (tmp_path / "cut" / "summary.json").read_text()
+    summary = json.loads(text)
+    assert summary["returns"] == whole.summary["returns"] and summary["seconds"] > 0
     assert run(demonstrations, tmp_path / "cut", *flags) == 0
     assert "turn" not in capsys.readouterr().err  # finished: nothing is run again
-    assert (tmp_path / "cut" / "summary.json").read_text() == summary
-    assert json.loads(summary)["seconds"] > 0
+    assert (tmp_path / "cut" / "summary.json").read_text() == text
     assert run(demonstrations, tmp_path / "cut", "--iterations=6") == 2
     assert "a run with other flags" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("follower", ["cloning", "constant_reward", "l2l_gail_opt", "gail_gp"])
-def test_every_kind_of_follower_runs(follower, demonstrations, tmp_path, monkeypatch):
-    monkeypatch.setitem(imitating.CLONING, "steps", 300)
-    assert run(demonstrations, tmp_path / "run", f"--follower={follower}", "--iterations=2") == 0
+def test_cloning_is_a_run_without_turns(demonstrations, tmp_path, monkeypatch):
+    monkeypatch.setitem(experts.CLONING, "steps", 300)
+    assert run(demonstrations, tmp_path / "run", "--follower=cloning") == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert len(summary["returns"]) == 2 and np.isfinite(summary["returns"]).all()
-    if follower == "cloning":
-        assert np.mean(summary["returns"]) > 100
+    assert len(summary["returns"]) == 2 and np.mean(summary["returns"]) > 100
+    again = imitation.imitate(
+        environment="CartPole-v1",
+        follower="cloning",
+        seeds="0,1",
+        copies=4,
+        steps=32,
+        episodes=2,
+        demonstrations=demonstrations,
+        workdir=tmp_path / "run",
+    )
+    assert again.summary == summary and not again.metrics
+    assert jax.tree.leaves(again.theta)[0].shape[0] == 2
 
 
 def test_a_small_expert_is_made(tmp_path, monkeypatch, capsys):
-    from l2ljax.imitation import PPO
-
-    monkeypatch.setitem(expert.RECIPES, "CartPole-v1", (2, PPO(epochs=1)))
+    monkeypatch.setitem(experts.RECIPES, "CartPole-v1", (2, PPO(epochs=1, minibatches=1)))
+    monkeypatch.setattr(experts, "COPIES", 2)
+    monkeypatch.setattr(experts, "STEPS", 16)
     path = tmp_path / "folder" / "cart.npz"
     flags = ["--make_expert", "--environment=CartPole-v1", f"--demonstrations={path}"]
     assert gail.main(flags) == 0
     with np.load(path) as content:
-        assert "PPO, 4096 steps" in str(content["made"])
-        assert len(content["returns"]) == expert.TRAJECTORIES
+        assert "PPO, 64 steps" in str(content["made"])
+        assert len(content["returns"]) == experts.TRAJECTORIES
     assert "10 trajectories of CartPole-v1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "flags, message",
-    [
+def test_a_wrong_setting_of_the_call_is_one_line():
+    for given, message in (
+        ({"phi_rl": 1.0}, "did you mean 'phi_lr'"),
+        ({"episodes": 0}, "--episodes=0 must be positive"),
+        ({"seeds": []}, "is no list of whole numbers"),
+        ({"demonstrations": "none.npz"}, "none.npz: no such file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            imitation.imitate(environment="CartPole-v1", **given)
+
+
+def test_the_speed_of_seeds_together_and_alone_is_timed(tmp_path, capsys, monkeypatch):
+    resolve = imitation_speed.resolve
+    monkeypatch.setattr(imitation_speed, "resolve", lambda given: resolve(given | TINY))
+    flags = ["--environment=CartPole-v1", "--follower=constant_reward", "--seeds=2", "--rounds=1"]
+    assert imitation_speed.main([*flags, f"--out={tmp_path / 'speed'}"]) == 0
+    (row,) = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    rate = row["steps_a_second"]
+    assert row["ratio"] == pytest.approx(rate["together"] / rate["alone"])
+    assert rate["together"] == pytest.approx(2 * 8 / row["seconds"]["together"][0])
+    assert "one by one" in capsys.readouterr().out
+    assert imitation_speed.main(["--seeds=0"]) == 2
+
+
+def test_bad_flags_are_one_line(capsys):
+    for flags, message in (
         ([], "give --environment"),
         (["--environment=CartPole"], "did you mean 'CartPole-v1'"),
         (["--environment=CartPole-v1", "--follower=l2l_gial"], "did you mean 'l2l_gail'"),
-        (["--environment=CartPole-v1", "--trajectories=0"], "--trajectories=0 must be a positive"),
+        (["--environment=CartPole-v1", "--trajectories=0"], "--trajectories=0 must be positive"),
         (["--environment=CartPole-v1", "--minibatches=3"], "does not divide the 2048 steps"),
         (["--environment=CartPole-v1", "--gamma=1.5"], "--gamma=1.5 must lie between 0 and 1"),
         (["--environment=CartPole-v1", "--seeds=a"], "--seeds=a is no list of whole numbers"),
@@ -130,12 +190,10 @@ def test_a_small_expert_is_made(tmp_path, monkeypatch, capsys):
         (["--compare", "--environment=CartPole-v1,Pendulum"], "did you mean 'Pendulum-v1'"),
         (["--compare", "--trials=-1"], "--trials=-1 must not be negative"),
         (["--environment=CartPole-v1", "--reward=airy"], "did you mean 'airl'"),
-    ],
-)
-def test_bad_flags_are_one_line(flags, message, capsys):
-    assert gail.main(flags) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    ):
+        assert gail.main(flags) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
 
 
 def test_demonstrations_that_cannot_be_used_are_one_line(demonstrations, tmp_path, capsys):
@@ -179,20 +237,17 @@ def test_without_gymnax_one_line_names_the_extra(monkeypatch, capsys):
 def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, capsys, monkeypatch):
     made = []
 
-    def imitate(config, seeds, env, pairs, workdir, options):
-        """A run that gets the better the larger its rate, and writes what a run writes."""
+    def imitate(*, workdir, **given):
+        """A run that gets the better the larger its rate."""
         made.append(workdir.name)
-        open_workdir(workdir, config, "all", read_json)
-        with Record(workdir, tensorboard=False) as record:
-            for turn in (1, 2):
-                total = 100 * turn + 1e4 * config["phi_lr"]
-                values = {f"return/{seed}": total + seed for seed in seeds}
-                if config["follower"] != "constant_reward":
-                    values |= {f"phi/accuracy/{seed}": 0.5 for seed in seeds}
-                record.write(turn, values)
-        return {"returns": [200.0 + seed for seed in seeds]}
+        seeds = imitating.seeds_of(given["seeds"])
+        total = np.array([100, 200]) + 1e4 * given["phi_lr"]
+        metrics = {"return": np.add.outer(seeds, total)}
+        if given["follower"] != "constant_reward":
+            metrics["phi/accuracy"] = np.full((len(seeds), 2), 0.5)
+        return Imitation(given, {"returns": [200.0 + seed for seed in seeds]}, {}, metrics, 500.0)
 
-    monkeypatch.setattr(imitation_table, "imitate", imitate)
+    monkeypatch.setattr(comparison, "imitate", imitate)
     flags = ["--compare", "--environment=CartPole-v1", "--follower=gail,l2l_gail,constant_reward"]
     flags += ["--trajectories=1,2", "--iterations=2", "--trials=4", "--tune_trajectories=1"]
     flags += [f"--demonstrations={demonstrations}", f"--workdir={tmp_path / 'runs'}", *SMALL]
@@ -222,14 +277,13 @@ def test_cells_are_compared_tuned_alike_and_drawn(demonstrations, tmp_path, caps
     for picture in ("table.png", "table_accuracy.png"):
         assert (tmp_path / "runs" / picture).read_bytes().startswith(b"\x89PNG")
     assert len(made) == 2 * 4 + 6
-    assert gail.main([*flags, "--copies=8"]) == 2
-    assert "holds a run with other flags (--copies: 4 -> 8)" in capsys.readouterr().err
+    assert f"written to {out}.md" in capsys.readouterr().out
 
 
 def test_every_follower_is_tuned_with_the_same_draws_and_what_is_its_own():
-    plain = imitation_table.draws("gail", 6)
+    plain = comparison.trial_settings("gail", 6)
     for follower, own in (("gail_gp", {"penalty"}), ("l2l_gail_opt", {"unroll", "rule_lr"})):
-        drawn = imitation_table.draws(follower, 6)
+        drawn = comparison.trial_settings(follower, 6)
         assert drawn[0] == plain[0] == {}
         for mine, common in zip(drawn[1:], plain[1:], strict=True):
             assert set(mine) - set(common) == own

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from l2ljax import hosts, rendezvous
+from l2ljax import hosts
 from l2ljax.commands import train
 from l2ljax.errors import InputError
 from l2ljax.record import read
@@ -122,7 +122,7 @@ def meet_as(address, *each):
 
     def come(count, number, timeout):
         try:
-            rendezvous.meet(address, count, number, timeout)
+            hosts.meet(address, count, number, timeout)
             told[number] = "met"
         except InputError as error:
             told[number] = str(error)

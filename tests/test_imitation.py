@@ -14,24 +14,30 @@ from l2ljax.imitation import (
     PPO,
     REWARDS,
     TASKS,
-    Settings,
+    Demonstrations,
+    Environment,
+    FollowerSettings,
+    Pairs,
     clone,
     expert_pairs,
-    first,
+    first_trajectories,
     init_state,
     make_environment,
-    make_iteration,
     make_policy,
+    make_turn,
     play,
     training,
 )
-from l2ljax.imitation.demonstrations import Demonstrations, draw, nobody
-from l2ljax.imitation.environments import Environment, Step, Task
-from l2ljax.imitation.followers import Pairs
-from l2ljax.imitation.followers.follower import objective
-from l2ljax.imitation.ppo import Batch, advantages, make_loss
-from l2ljax.imitation.rollouts import Rollout
-from l2ljax.imitation.training import Moments, normalise, own_pairs, value
+from l2ljax.imitation.followers import draw_pairs, no_pairs, objective
+from l2ljax.imitation.leader import Rollout, Step, Task
+from l2ljax.imitation.training import (
+    Batch,
+    Moments,
+    advantages,
+    make_loss,
+    normalise,
+    own_pairs,
+)
 from needs import gymnax
 
 KEY = jax.random.key(0)
@@ -81,7 +87,7 @@ def finite_difference(f, x, i, h=1e-3):
 def test_the_follower_climbs_its_objective_and_its_gradient_is_the_finite_difference(name):
     env = two_states()
     with jax.enable_x64(True):
-        follower = FOLLOWERS[name](env, Settings(lr=1e-2, steps=1))
+        follower = FOLLOWERS[name](env, FollowerSettings(phi_lr=1e-2, phi_steps=1))
         phi, opt = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), follower.init(KEY))
         leader = leader_of(env)
         L_D = objective(lambda phi, leader, p: -follower.reward(phi, leader, p))
@@ -106,10 +112,13 @@ def test_the_follower_climbs_its_objective_and_its_gradient_is_the_finite_differ
 def test_the_best_discriminator_knows_how_often_each_side_shows_a_pair():
     """On four pairs D's optimum is p / (p + q) (Ho & Ermon 2016): the known answer."""
     env = two_states()
-    follower = FOLLOWERS["gail"](env, Settings(lr=1e-2, steps=2000))
+    follower = FOLLOWERS["gail"](env, FollowerSettings(phi_lr=1e-2, phi_steps=2000))
     policy = pairs([0, 0, 0, 1], [1, 0, 0, 1])
     expert = pairs([0, 0, 0, 1], [1, 1, 0, 1])
-    phi, _, _ = follower.update(KEY, *follower.init(KEY), leader_of(env), policy, expert)
+    update = jax.jit(
+        lambda phi, opt: follower.update(KEY, phi, opt, leader_of(env), policy, expert)
+    )
+    phi, _, _ = update(*follower.init(KEY))
     asked = pairs([0, 0, 1], [1, 0, 1])
     D = jax.nn.sigmoid(-follower.reward(phi, leader_of(env), asked))
     np.testing.assert_allclose(D, [1 / 3, 2 / 3, 1 / 2], atol=0.02)
@@ -144,19 +153,20 @@ def test_the_leaders_gradient_is_the_policy_gradient_by_finite_differences():
 def test_the_reward_is_constant_for_the_leader(name):
     env = two_states()
     policy = make_policy(env)
-    follower = FOLLOWERS[name](env, Settings(state_gradient=True))
+    follower = FOLLOWERS[name](env, FollowerSettings(state_gradient=True))
     phi, _ = follower.init(KEY)
 
     def paid(theta):
         return follower.reward(phi, leader_of(env, theta), MIXED).sum()
 
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(jax.grad(paid)(policy.init(KEY))))
+    gradient = jax.jit(jax.grad(paid))(policy.init(KEY))
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_follower_tells_the_sides_apart_and_pays_for_the_experts(name):
     env = two_states()
-    settings = Settings(lr=1e-2, steps=20, rule_lr=1e-2, penalty=0.1)
+    settings = FollowerSettings(phi_lr=1e-2, phi_steps=20, rule_lr=1e-2, penalty=0.1)
     follower = FOLLOWERS[name](env, settings)
     phi, opt = follower.init(KEY)
     policy = pairs([0] * 8, [0] * 8)
@@ -174,7 +184,7 @@ def test_a_follower_tells_the_sides_apart_and_pays_for_the_experts(name):
 def test_a_pair_is_drawn_as_often_as_it_weighs_and_never_without_weight():
     weight = jnp.array([0.0, 1.0, 3.0, 0.0])
     rows = MIXED._replace(reward=jnp.arange(4.0), weight=weight)
-    drawn = np.bincount(np.asarray(draw(KEY, rows, 40_000).reward, int), minlength=4)
+    drawn = np.bincount(np.asarray(draw_pairs(KEY, rows, 40_000).reward, int), minlength=4)
     np.testing.assert_allclose(drawn / 40_000, weight / 4, atol=0.01)
     assert drawn[0] == drawn[3] == 0
 
@@ -182,7 +192,7 @@ def test_a_pair_is_drawn_as_often_as_it_weighs_and_never_without_weight():
 def test_l2l_gail_sees_the_leader_and_gail_does_not():
     env = two_states()
     for name, sees in (("gail", False), ("l2l_gail", True), ("airl_like", True)):
-        follower = FOLLOWERS[name](env, Settings())
+        follower = FOLLOWERS[name](env, FollowerSettings())
         phi, _ = follower.init(KEY)
         sure = jax.tree.map(lambda leaf: leaf + 0.5, make_policy(env).init(KEY))
         a, b = (follower.reward(phi, leader_of(env, t), MIXED) for t in (None, sure))
@@ -191,14 +201,16 @@ def test_l2l_gail_sees_the_leader_and_gail_does_not():
 
 def test_the_gradient_that_l2l_gail_sees_has_one_scale_for_both_sides():
     """A scale for each side, or each call, would say which side a pair comes from."""
-    follower = FOLLOWERS["l2l_gail"](two_states(), Settings(lr=0.0, state_gradient=True))
+    settings = FollowerSettings(phi_lr=0.0, state_gradient=True)
+    follower = FOLLOWERS["l2l_gail"](two_states(), settings)
     policy = pairs([0, 1], [0, 1])
     expert = policy._replace(s=10 * policy.s)
 
     def leader(s, a):
         return jnp.sum(s**2) / 2  # its gradient is s
 
-    phi, _, told = follower.update(KEY, *follower.init(KEY), leader, policy, expert)
+    update = jax.jit(lambda phi, opt: follower.update(KEY, phi, opt, leader, policy, expert))
+    phi, _, told = update(*follower.init(KEY))
     h, h_expert = (-follower.reward(phi, leader, side) for side in (policy, expert))
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), policy, expert)
     together = -follower.reward(phi, leader, both)
@@ -208,14 +220,14 @@ def test_the_gradient_that_l2l_gail_sees_has_one_scale_for_both_sides():
 
 
 def test_the_usage_of_a_turn_names_everything_that_it_needs():
-    asked = inspect.signature(make_iteration).parameters.values()
+    asked = inspect.signature(make_turn).parameters.values()
     named = [p.name for p in asked if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     assert named and all(f"{name}=" in training.__doc__ for name in named), named
 
 
 def test_airl_like_is_paid_f_minus_log_pi():
     env = two_states()
-    plain, airl = (FOLLOWERS[name](env, Settings()) for name in ("gail", "airl_like"))
+    plain, airl = (FOLLOWERS[name](env, FollowerSettings()) for name in ("gail", "airl_like"))
     phi, _ = plain.init(KEY)
     log_pi = jax.vmap(leader_of(env))(MIXED.s, MIXED.a)
     difference = plain.reward(phi, None, MIXED) - airl.reward(phi, leader_of(env), MIXED)
@@ -229,9 +241,9 @@ def test_rewards_are_those_of_d():
     np.testing.assert_allclose(REWARDS["gail"](h), -jnp.log(D), atol=1e-5)
     np.testing.assert_allclose(REWARDS["negative"](h), jnp.log(1 - D), atol=1e-5)
     for name, form in REWARDS.items():
-        blind = FOLLOWERS["blind"](two_states(), Settings(reward=name))
+        blind = FOLLOWERS["blind"](two_states(), FollowerSettings(reward=name))
         np.testing.assert_allclose(blind.reward({}, None, MIXED), form(jnp.zeros(4)), atol=1e-6)
-    constant = FOLLOWERS["constant_reward"](two_states(), Settings())
+    constant = FOLLOWERS["constant_reward"](two_states(), FollowerSettings())
     ended = MIXED._replace(absorbing=jnp.array([0.0, 1.0, 0.0, 0.0]))
     np.testing.assert_allclose(
         constant.reward({}, None, ended), math.log(2) * jnp.array([1, 0, 1, 1])
@@ -267,7 +279,7 @@ def test_an_absorbing_pair_counts_where_an_episode_terminated():
     np.testing.assert_array_equal(ended.weight, terminated.reshape(-1))
     assert not ended.s.any() and ended.absorbing.all() and not acted.absorbing.any()
     d = Demonstrations("two", np.ones((5, 2)), np.ones(5, int), [2, 3], np.array([True, False]), [])
-    shown = expert_pairs(env, d)
+    shown = expert_pairs(d)
     assert len(shown.s) == 6 and shown.absorbing.sum() == 1
 
 
@@ -285,7 +297,7 @@ def test_rewards_are_divided_by_the_spread_of_their_discounted_sums():
     moments, _ = normalise(moments, halves[0], done[:20], 0.9)
     moments, scaled = normalise(moments, halves[1], done[20:], 0.9)
     np.testing.assert_allclose(moments.mean, np.mean(kept), atol=1e-5)
-    np.testing.assert_allclose(moments.spread, np.var(kept), rtol=1e-4)
+    np.testing.assert_allclose(moments.variance, np.var(kept), rtol=1e-4)
     np.testing.assert_allclose(scaled, halves[1] / np.std(kept), rtol=1e-4)
 
 
@@ -296,9 +308,18 @@ def test_a_policys_likelihood_is_that_of_what_it_samples(name):
     policy = make_policy(env)
     theta = jax.tree.map(lambda leaf: leaf + 0.1, policy.init(KEY))
     s, state = env.reset(KEY)
-    a = jax.vmap(lambda rng: policy.sample(rng, theta, s))(jax.random.split(KEY, 20_000))
-    log_prob = jax.vmap(lambda a: policy.log_prob(theta, s, a))(a)
-    assert -log_prob.mean() == pytest.approx(float(policy.entropy(theta, s)), abs=0.03)
+
+    @jax.jit
+    def sampled(s):
+        a = jax.vmap(lambda rng: policy.sample(rng, theta, s))(jax.random.split(KEY, 20_000))
+        return (
+            a,
+            jax.vmap(lambda a: policy.log_prob(theta, s, a))(a).mean(),
+            policy.entropy(theta, s),
+        )
+
+    a, log_prob, entropy = sampled(s)
+    assert -log_prob == pytest.approx(float(entropy), abs=0.03)
     if env.actions:
         every = jax.vmap(lambda a: policy.log_prob(theta, s, a))(jnp.arange(env.actions))
         assert jnp.exp(every).sum() == pytest.approx(1, abs=1e-5)
@@ -326,12 +347,12 @@ def test_a_pole_that_is_pushed_one_way_falls_and_ends_the_episode():
 def test_imitation_learns_on_two_states_and_seeds_together_are_seeds_alone():
     env = two_states()
     policy = make_policy(env)
-    follower = FOLLOWERS["gail"](env, Settings(lr=1e-2, steps=5))
-    ppo = PPO(lr=1e-2)
-    made = make_iteration(env, policy, follower, ppo, copies=4, steps=16, absorbing=True)
+    follower = FOLLOWERS["gail"](env, FollowerSettings(phi_lr=1e-2, phi_steps=5))
+    ppo = PPO(theta_lr=1e-2)
+    turn = make_turn(env, policy, follower, ppo, copies=4, steps=16, absorbing=True)
     start = jax.vmap(lambda seed: init_state(seed, env, policy, follower, ppo, 4))
     both, alone = start(jnp.array([3, 4])), start(jnp.array([4, 4]))
-    turn = jax.jit(jax.vmap(made, (0, None)))
+    turn = jax.jit(jax.vmap(turn, (0, None)))
     for i in range(60):
         both, told = turn(both, EXPERT)
         if i < 5:
@@ -342,11 +363,26 @@ def test_imitation_learns_on_two_states_and_seeds_together_are_seeds_alone():
     assert int(both.step[0]) == 60
 
 
+def test_every_follower_plays_a_turn_that_leaves_the_state_as_it_was_shaped():
+    env, ppo = two_states(), PPO(epochs=1, minibatches=1)
+    policy = make_policy(env)
+    for name, make in FOLLOWERS.items():
+        for settings in (FollowerSettings(), FollowerSettings(state_gradient=True, unroll=1)):
+            follower = make(env, settings)
+            turn = make_turn(env, policy, follower, ppo, copies=2, steps=3, absorbing=True)
+            state = jax.eval_shape(lambda f=follower: init_state(0, env, policy, f, ppo, 2))
+            after, metrics = jax.eval_shape(turn, state, EXPERT)
+            assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+                lambda a: (a.shape, a.dtype), state
+            ), name
+            assert ("phi/accuracy" in metrics) == (name in LEARNED)
+
+
 def test_cloning_finds_the_experts_actions():
     env = two_states()
     policy = make_policy(env)
     ended = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), EXPERT, pairs([0], [0], [1.0]))
-    theta, losses = clone(KEY, policy, ended, steps=300, batch=8, lr=1e-2)
+    theta, losses = jax.jit(lambda: clone(KEY, policy, ended, steps=300, batch=8, lr=1e-2))()
     assert losses[-1] < 0.05 < losses[0]
     assert play(KEY, env, lambda rng, s: policy.mode(theta, s), 1).total[0] == 4
 
@@ -355,17 +391,9 @@ def test_the_first_trajectories_and_no_more():
     found = Demonstrations(
         "two", np.arange(10).reshape(5, 2), np.arange(5), np.array([2, 3]), np.ones(2), np.ones(2)
     )
-    assert len(first(found, 1).s) == 2 and len(first(found, 2).s) == 5
+    assert len(first_trajectories(found, 1).s) == 2 and len(first_trajectories(found, 2).s) == 5
     for n in (0, 3):
         with pytest.raises(ValueError, match="1 to 2 are there"):
-            first(found, n)
-    assert nobody(two_states()).weight.sum() == 0
-    assert draw(KEY, EXPERT, 7).s.shape == (7, 2)
-    assert value(make_value(), jnp.zeros((3, 2))).shape == (3,)
-
-
-def make_value():
-    env = two_states()
-    policy = make_policy(env)
-    follower = FOLLOWERS["gail"](env, Settings())
-    return init_state(0, env, policy, follower, TINY, 2).theta["value"]
+            first_trajectories(found, n)
+    assert no_pairs(two_states()).weight.sum() == 0
+    assert draw_pairs(KEY, EXPERT, 7).s.shape == (7, 2)

@@ -1,9 +1,12 @@
 import io
+import signal
+import threading
 
 import jax.numpy as jnp
 import pytest
 
 from l2ljax.progress import Progress, duration
+from l2ljax.signals import Interrupted, Stop
 
 
 class Clock:
@@ -175,3 +178,33 @@ def test_after_a_rewind_speed_counts_anew():
             progress.update(step)
     last = stream.getvalue().splitlines()[-1]
     assert " 60 %" in last and "1 step/s" in last
+
+
+def test_a_silent_bar_says_nothing():
+    for stream in (io.StringIO(), Terminal()):
+        run(stream, silent=True)
+        Progress(3, label="run", stream=stream, silent=True).say("a line")
+        assert stream.getvalue() == ""
+
+
+def test_a_stop_is_asked_by_a_signal_and_only_the_main_thread_listens():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    said = Interrupted(signal.SIGTERM, "step 3 of 5")
+    assert str(said) == "stopped by SIGTERM and saved at step 3 of 5" and said.exit_code == 143
+
+    seen = []
+
+    def elsewhere():
+        with Stop() as stop:
+            seen.append((stop.signal, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]

@@ -17,6 +17,8 @@ from l2ljax.attacks import parse_all, pgd
 from l2ljax.attacks.specs import OneRun
 from l2ljax.commands import gail
 from l2ljax.commands.flags import parse
+from l2ljax.imitation import resolve
+from l2ljax.imitation.comparison import cells_of
 from l2ljax.methods import METHODS
 from l2ljax.models import MODELS
 from l2ljax.runs import config as configuration
@@ -71,7 +73,8 @@ def test_a_command_parses(script, words):
     if script.endswith("/train.py"):
         configuration.resolve(given)
     if script.endswith("/gail.py") and not given.get("make_expert"):
-        gail.cells(given) if given.get("compare") else gail.resolve(given)
+        settings = gail.arguments(given)
+        cells_of(**settings) if given.get("compare") else resolve(settings)
     if "attacks" in given:
         assert parse_all(given["attacks"], learned=lambda workdir: OneRun(pgd, 1.0))
     for method in given.get("methods", "plain").split(","):

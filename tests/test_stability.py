@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from l2ljax.imitation.stability import Cell, against, area, collapses, measure, scaled
+from l2ljax.imitation.comparison import Cell, against, area, collapses, measure, scaled
 
 CURVES = np.array([[np.nan, 10.0, 20.0], [0.0, 0.0, 10.0]])
 CELL = Cell(CURVES, np.array([20.0, 10.0]), 0.0, 20.0)

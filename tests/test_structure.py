@@ -8,11 +8,11 @@ from l2ljax.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 
 ROOMS = (
-    ("types", "errors", "streams", "ball", "gate", "settings", "devices", "target"),
-    ("inner_loop", "step_input"),
+    ("types", "errors", "streams", "tables", "ball", "gate", "settings", "devices", "target"),
     (
         "attacker_input",
         "functional",
+        "switches",
         "losses",
         "models",
         "schedules",
@@ -20,7 +20,6 @@ ROOMS = (
         "bilevel",
         "methods",
     ),
-    ("rendezvous",),
     ("data", "record", "progress", "hosts", "machine", "profiler", "signals", "parallel"),
     ("checkpoint",),
     ("attacks", "diagnostics"),

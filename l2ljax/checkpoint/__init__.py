@@ -10,11 +10,11 @@ own: one with `best_fn` may delete the newest.
 
 Of several processes the first one alone saves and restores.
 
-The one surprising thing: orbax loads a flipped byte without complaint. So each checkpoint carries
-a manifest with its step and the sha256 of every leaf and of itself, and nothing is returned that
-differs.
+orbax loads a flipped byte without complaint. So each checkpoint carries a manifest with its step
+and the sha256 of every leaf and of itself, and nothing is returned that differs from it.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from l2ljax.checkpoint.manifest import Leaf, fingerprint, flatten, nest, pack, write_manifest
-from l2ljax.checkpoint.reader import first_process, holds, newest_intact, quieten_orbax, steps_in
+from l2ljax.checkpoint.reader import first_process, holds, newest_intact, quiet_orbax, steps_in
 from l2ljax.errors import CheckpointError, word
 from l2ljax.gate import check_count
 from l2ljax.types import Tree
@@ -59,7 +59,7 @@ class Checkpoints:
         self._keep: dict[Kind, int] = {"last": keep, "best": 1, "best_ema": 1, "good": 1}
         self._report = report
         self._writers: dict[Kind, ocp.CheckpointManager] = {}
-        quieten_orbax()
+        self._quiet = contextlib.ExitStack()  # entered by the first writer, left by `close`
 
     def save(self, step: int, state: Tree, notes: Mapping[str, Any], *, kind: Kind = "last"):
         """Write `state` and the JSON-able `notes`; the device buffers are free on return.
@@ -121,11 +121,12 @@ class Checkpoints:
 
     def close(self):
         """Finish what is being written and stop the background threads."""
-        try:
-            self.wait()
-        finally:
-            for kind in list(self._writers):
-                self._writers.pop(kind).close()
+        with self._quiet:
+            try:
+                self.wait()
+            finally:
+                for kind in list(self._writers):
+                    self._writers.pop(kind).close()
 
     def __enter__(self) -> "Checkpoints":
         """Itself."""
@@ -136,6 +137,8 @@ class Checkpoints:
         self.close()
 
     def _writer(self, kind: Kind) -> ocp.CheckpointManager:
+        if not self._writers:
+            self._quiet.enter_context(quiet_orbax())
         if kind not in self._writers:
             folder, several = self._folder / kind, jax.process_count() > 1
             if several:  # orbax creates no folder for some of the processes
@@ -171,7 +174,6 @@ def restore_any(
     Fields of named tuples become keys, and so do positions ("0", "1"); empty subtrees are {}.
     """
     word("kind", kind, KINDS)
-    quieten_orbax()
     found = newest_intact(_root(workdir) / kind, report, wanted=None)
     if found is None:
         raise CheckpointError(f"{workdir} holds no checkpoint")

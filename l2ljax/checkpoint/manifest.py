@@ -1,7 +1,7 @@
 """What a checkpoint says of itself: its step, every leaf's path, dtype, shape and sha256, a seal.
 
-The one surprising thing: a path is a string with "/" between the parts, so that one tree has the
-same paths, and the same fingerprint, whether it is named tuples or the nested dicts read back.
+A path is a string with "/" between the parts, so that one tree has the same paths, and the same
+fingerprint, whether it is made of named tuples or of the nested dicts that are read back.
 """
 
 import hashlib

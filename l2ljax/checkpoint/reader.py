@@ -1,12 +1,13 @@
 """The newest intact checkpoint of a folder: read, verified, or passed over for the one before.
 
-The one surprising thing: an architecture that differs is found in the manifest, before an array
-is read, and is never taken for damage: falling back would not help.
+An architecture that differs is found in the manifest, before an array is read, and is an error: it
+is no damage, and falling back to an older checkpoint would not help.
 """
 
+import contextlib
 import logging as python_logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -34,14 +35,15 @@ def newest_intact(
     Where `wanted` is given, another architecture is an error and no damage.
     """
     steps = steps_in(folder)
-    for step in reversed(steps):
-        try:
-            manifest = _manifest(folder / str(step))
-            if wanted is not None:
-                _compare(folder / str(step), manifest["leaves"], wanted)
-            return _verified(folder / str(step), manifest["leaves"]), manifest, step
-        except _Damage as damage:
-            report(f"checkpoint {folder / str(step)} is damaged: {damage}")
+    with quiet_orbax():
+        for step in reversed(steps):
+            try:
+                manifest = _manifest(folder / str(step))
+                if wanted is not None:
+                    _compare(folder / str(step), manifest["leaves"], wanted)
+                return _verified(folder / str(step), manifest["leaves"]), manifest, step
+            except _Damage as damage:
+                report(f"checkpoint {folder / str(step)} is damaged: {damage}")
     if steps:
         raise CheckpointError(f"no intact checkpoint among the {len(steps)} in {folder}")
     return None
@@ -122,12 +124,21 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
-def _is_news(record: python_logging.LogRecord) -> bool:
-    if "orbax" not in PurePath(record.pathname).parts:
-        return True
-    return record.levelno >= python_logging.WARNING and not record.exc_info
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Meanwhile orbax's commentary and tracebacks stay out of absl's log.
 
+    What goes wrong reaches the caller as an exception anyway.
+    """
 
-def quieten_orbax():
-    """Drop orbax's commentary and tracebacks from the absl log: its exceptions reach the caller."""
-    logging.get_absl_logger().addFilter(_is_news)
+    def is_news(record: python_logging.LogRecord) -> bool:
+        if "orbax" not in PurePath(record.pathname).parts:
+            return True
+        return record.levelno >= python_logging.WARNING and not record.exc_info
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)

@@ -16,72 +16,48 @@ compares: lists of environments, followers and trajectories make cells, each a r
 pictures.
 """
 
-import importlib.util
-import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
+from l2ljax import imitation
 from l2ljax.commands.flags import run_main
+from l2ljax.commands.pictures import figures_or_none
 from l2ljax.errors import InputError
+from l2ljax.imitation import comparison, demonstrations
+from l2ljax.machine import describe, prepare
 from l2ljax.runs import settings as configuration
-from l2ljax.settings import Setting, defaults, fraction
+from l2ljax.runs.workdir import write_json
+from l2ljax.settings import Setting, defaults
+from l2ljax.signals import Interrupted
+from l2ljax.tables import align, markdown
 
-DECIDES = [
-    Setting("environment", str, "CartPole-v1, Acrobot-v1, MountainCarContinuous-v0, Pendulum-v1"),
-    Setting(
-        "follower", str, "gail, gail_gp, l2l_gail, airl_like, l2l_gail_opt, or a control", "gail"
-    ),
-    Setting("trajectories", str, "of the expert's, the first so many", "1"),
-    Setting("seeds", str, "seeds of the runs, all in one program", "0,1,2,3,4,5,6,7,8,9"),
-    Setting(
-        "iterations", int, "turns of the game; some of these by task: recipes/imitation.py", 150
-    ),
-    Setting("copies", int, "copies of the task", 16),
-    Setting("steps", int, "steps of each copy in a turn", 128),
-    Setting("theta_lr", float, "the policy's rate (Adam)", 1e-3),
-    Setting("epochs", int, "PPO's passes over a turn's steps", 4),
-    Setting("minibatches", int, "in each of these passes", 4),
-    Setting("entropy", float, "weight of the policy's entropy", 0.0),
-    Setting("clip", float, "PPO's bound on the ratio", 0.2),
-    Setting("gamma", float, "discount of rewards per step", 0.99),
-    Setting("lam", float, "of the advantages", 0.95),
-    Setting(
-        "phi_lr", float, "the follower's rate (Adam); of l2l_gail_opt the rule's largest step", 1e-3
-    ),
-    Setting("phi_steps", int, "the follower's steps in a turn", 5),
-    Setting("reward", ("airl", "gail", "negative"), "log(1-D) - log D | -log D | log(1-D)", "airl"),
-    Setting("absorbing", bool, "pay for the state after an end as D judges it", True),
-    Setting("penalty", float, "gail_gp: weight of the gradient penalty", 10.0),
-    Setting(
-        "state_gradient", bool, "l2l_gail: D sees the gradient of log pi by the state too", False
-    ),
-    Setting("unroll", int, "l2l_gail_opt: steps of the rule in a turn", 3),
-    Setting("rule_lr", float, "l2l_gail_opt: the rule's own rate (Adam)", 1e-3),
-]
-
-RUN = [
+HERE = [
     Setting("make_expert", bool, "make the task's demonstrations instead of a run", False),
+    Setting("expert_seed", int, "with --make_expert: its first seed", 0, ">= 0"),
     Setting(
         "compare", bool, "cells of --environment x --follower x --trajectories side by side", False
     ),
-    Setting("trials", int, "with --compare: settings tried for every learned follower; 0: none", 0),
-    Setting("tune_trajectories", int, "with --trials: how many the trials have", 4),
     Setting("out", str, "with --compare: path of the report without its ending; WORKDIR/table"),
-    Setting("draws", int, "with --compare: draws of the bootstrap", 10_000),
     Setting("plots", bool, "with --compare: draw the curves (extra: plots)", True),
-    Setting("expert_seed", int, "with --make_expert: its first seed", 0),
-    Setting(
-        "demonstrations", str, "the expert's npz; the user's cache folder has one for each task"
-    ),
-    Setting("workdir", str, "where the run is written"),
-    Setting("episodes", int, "of the final evaluation, a seed", 50),
-    Setting("checkpoint_every", int, "turns between checkpoints", 25),
     Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
 ]
 
-FLAGS = [*DECIDES, *RUN]
+LISTS = {"environment": "environments", "follower": "followers", "trajectories": "trajectories"}
+"""The flags that are lists with --compare, and the comparison's name for each."""
+
+FLAGS = [
+    *(
+        s._replace(kind=str, default=s.default and str(s.default)) if s.name in LISTS else s
+        for s in imitation.SETTINGS
+    ),
+    *imitation.RUN,
+    *comparison.COMPARISON,
+    *HERE,
+]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -90,123 +66,130 @@ def main(argv: Sequence[str]) -> int:
 
 
 def start(given: dict[str, Any]) -> int:
-    """An expert, a run, or many of them side by side."""
-    options = defaults(RUN) | {k: v for k, v in given.items() if k in defaults(RUN)}
-    configs = cells(given) if options["compare"] else [resolve(given)]
-    for name in ("episodes", "checkpoint_every", "draws", "tune_trajectories"):
-        if options[name] <= 0:
-            raise InputError(f"--{name}={options[name]} must be positive")
-    if options["trials"] < 0:
-        raise InputError(f"--trials={options['trials']} must not be negative")
-    from l2ljax.imitation import make_environment
-    from l2ljax.machine import prepare
-    from l2ljax.signals import Interrupted
-
+    """An expert, a run, or many runs side by side."""
+    options = defaults(FLAGS) | given
+    settings = arguments(given)
     prepare(options["compilation_cache"])
     try:
         if options["compare"]:
-            return _compare(configs, given, options)
-        return _start(configs[0], options, make_environment(configs[0]["environment"]))
+            _compare(settings, options, given)
+        elif options["make_expert"]:
+            _make_expert(imitation.resolve(settings)["environment"], options)
+        else:
+            _imitate(imitation.resolve(settings), options)
     except Interrupted as stop:
         print(f"{stop}; the same command resumes it", file=sys.stderr)
         return stop.exit_code
+    return 0
 
 
-def cells(given: dict[str, Any]) -> list[dict[str, Any]]:
-    """A configuration for every environment, number of trajectories and follower."""
-    from l2ljax.imitation import FOLLOWERS, TASKS
+def arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings among the flags: for `imitate`, or for `compare` where that is asked for."""
+    settings = {s.name: given[s.name] for s in imitation.SETTINGS if s.name in given}
+    if given.get("compare"):
+        settings = {
+            LISTS.get(name, name): value.split(",") if name in LISTS else value
+            for name, value in settings.items()
+        }
+        if "trajectories" in settings:
+            settings["trajectories"] = [_whole(text) for text in settings["trajectories"]]
+    elif "trajectories" in settings:
+        settings["trajectories"] = _whole(settings["trajectories"])
+    return settings
 
-    everyone = [name for name in FOLLOWERS if name != "environment"] + ["cloning"]
-    named = {
-        "environment": given.get("environment") or ",".join(TASKS),
-        "trajectories": given.get("trajectories") or "1,10",
-        "follower": given.get("follower") or ",".join(everyone),
-    }
-    lists = [value.split(",") for value in named.values()]
-    return [
-        resolve(given | dict(zip(named, cell, strict=True))) for cell in itertools.product(*lists)
-    ]
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise InputError(f"--trajectories={text} must be a positive number")
+    return int(text)
 
 
-def _compare(configs: list[dict[str, Any]], given: dict[str, Any], options: dict[str, Any]) -> int:
-    from l2ljax.imitation import table as imitation_table
+def _make_expert(task: str, options: dict[str, Any]) -> None:
+    path = options["demonstrations"] or demonstrations.default_path(task)
+    found = imitation.make_expert(task, path, seed=options["expert_seed"], progress=True)
+    shown = ", ".join(f"{total:.1f}" for total in found.returns)
+    print(f"{len(found.returns)} trajectories of {task}, returns {shown}; usual is about")
+    print(f"{imitation.TASKS[task].expert:g}. Written to {path}")
 
-    if options["plots"] and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("pictures need matplotlib: pip install 'l2ljax[plots]', or give --noplots")
+
+def _run_options(options: dict[str, Any]) -> dict[str, Any]:
+    names = (s.name for s in imitation.RUN if s.name != "workdir")
+    return {name: options[name] for name in names} | {"progress": True}
+
+
+def _imitate(config: dict[str, Any], options: dict[str, Any]) -> None:
+    which = f"{config['environment']}-{config['follower']}-{config['trajectories']}"
+    workdir = options["workdir"] or f"runs/imitation/{which}"
+    run = imitation.imitate(**config, **_run_options(options), workdir=workdir)
+    shown = " ".join(f"{total:.1f}" for total in run.summary["returns"])
+    print(f"{config['follower']} on {config['environment']}: mean returns of", end=" ")
+    print(f"{options['episodes']} episodes")
+    print(f"by seed {shown}; the expert's {run.expert:.1f}. Written to {workdir}")
+
+
+def _compare(settings: dict[str, Any], options: dict[str, Any], given: dict[str, Any]) -> None:
+    figures = figures_or_none() if options["plots"] else None
     workdir = options["workdir"] or "runs/imitation"
-    options = options | {"workdir": workdir, "out": options["out"] or f"{workdir}/table"}
-    tried = {(c["environment"], c["follower"]): c for c in configs}
-    few = [c | {"trajectories": options["tune_trajectories"]} for c in tried.values()]
-    tuned = imitation_table.tune(few, options["trials"], options) if options["trials"] else {}
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        jax.clear_caches()  # a cell's programs are its own, and a process may map only so many
+
+    found = comparison.compare(
+        **settings,
+        **{s.name: options[s.name] for s in comparison.COMPARISON},
+        workdir=workdir,
+        run=_run_options(options),
+        tell=tell,
+    )
     shown = {k: v for k, v in given.items() if k not in ("demonstrations", "workdir")}
-    command = f"python experiments/gail.py {configuration.show(shown)}"
-    imitation_table.compare(configs, tuned, command, options)
-    return 0
+    report = {
+        "command": f"python experiments/gail.py {configuration.show(shown)}",
+        "rows": found.rows,
+        "tuning": found.tuning,
+        "made_with": describe(),
+    }
+    out = pathlib.Path(options["out"] or f"{workdir}/table")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out.with_suffix(".json"), report)
+    out.with_suffix(".md").write_text(page(report))
+    print(align(comparison.table(found.rows)))
+    print(f"written to {out}.md and {out}.json")
+    if figures is not None:
+        steps = found.rows[0]["config"]["copies"] * found.rows[0]["config"]["steps"]
+        figures.draw_imitation(out.with_suffix(".png"), found.cells, steps)
+        figures.draw_accuracies(out.with_name(f"{out.name}_accuracy.png"), found.cells, steps)
+        print(f"drawn to {out}.png and {out}_accuracy.png")
 
 
-def _start(config: dict[str, Any], options: dict[str, Any], env: Any) -> int:
-    from l2ljax.imitation import expert, expert_pairs, first
-    from l2ljax.imitation.runs import imitate
-
-    path = pathlib.Path(options["demonstrations"] or expert.default_path(env.name))
-    if options["make_expert"]:
-        found = expert.make_expert(env, path, options["expert_seed"])
-        shown = ", ".join(f"{total:.1f}" for total in found.returns)
-        print(f"{len(found.returns)} trajectories of {env.name}, returns {shown}; usual is about")
-        print(f"{env.task.expert:g}. Written to {path}")
-        return 0
-    found = first(expert.read(path, env), config["trajectories"])
-    workdir = pathlib.Path(options["workdir"] or default_workdir(config))
-    summary = imitate(config, seeds_of(config), env, expert_pairs(env, found), workdir, options)
-    shown = " ".join(f"{total:.1f}" for total in summary["returns"])
-    print(f"{config['follower']} on {env.name}: mean returns of {options['episodes']} episodes")
-    print(f"by seed {shown}; the expert's {found.returns.mean():.1f}. Written to {workdir}")
-    return 0
-
-
-def resolve(given: dict[str, Any]) -> dict[str, Any]:
-    """Every deciding flag, checked: from the command line, else the task's recipe."""
-    from l2ljax.errors import nearest
-    from l2ljax.imitation import FOLLOWERS, TASKS
-    from l2ljax.runs.recipes.imitation import TASK
-
-    config = defaults(DECIDES) | TASK.get(given.get("environment", ""), {})
-    config |= {k: v for k, v in given.items() if k in config}
-    if config["environment"] is None:
-        raise InputError(f"give --environment, one of {', '.join(TASKS)}")
-    if config["environment"] not in TASKS:
-        raise InputError(nearest("environment", config["environment"], TASKS))
-    if config["follower"] not in (known := [*FOLLOWERS, "cloning"]):
-        raise InputError(nearest("follower", config["follower"], known))
-    positive = "iterations copies steps theta_lr epochs minibatches phi_lr phi_steps unroll rule_lr"
-    for name in positive.split():
-        if config[name] <= 0:
-            raise InputError(f"--{name}={config[name]} must be positive")
-    for name in ("entropy", "penalty"):
-        if config[name] < 0:
-            raise InputError(f"--{name}={config[name]} must not be negative")
-    for name in ("gamma", "lam", "clip"):
-        if not 0 < fraction(config[name]) < 1:
-            raise InputError(f"--{name}={config[name]} must lie between 0 and 1")
-    if not config["trajectories"].isdigit() or config["trajectories"] == "0":
-        raise InputError(f"--trajectories={config['trajectories']} must be a positive number")
-    config["trajectories"] = int(config["trajectories"])
-    if config["copies"] * config["steps"] % config["minibatches"]:
-        raise InputError(
-            f"--minibatches={config['minibatches']} does not divide the "
-            f"{config['copies'] * config['steps']} steps of a turn"
-        )
-    seeds_of(config)
-    return config
-
-
-def seeds_of(config: dict[str, Any]) -> list[int]:
-    """The seeds, as numbers."""
-    from l2ljax.commands.train import seeds_of as numbers
-
-    return numbers(config["seeds"])
-
-
-def default_workdir(config: dict[str, Any]) -> str:
-    """runs/imitation/ENVIRONMENT-FOLLOWER-TRAJECTORIES."""
-    return f"runs/imitation/{config['environment']}-{config['follower']}-{config['trajectories']}"
+def page(report: dict[str, Any]) -> str:
+    """OUT.md."""
+    made, rows, tuning = report["made_with"], report["rows"], report["tuning"]
+    experts = {r["config"]["environment"]: r["expert"] for r in rows}
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in experts.items())
+    chosen = [["task", "follower", "settings", "areas of the trials"]]
+    for task, of in tuning.items():
+        for follower, found in of.items():
+            flags = " ".join(f"--{name}={value}" for name, value in found["flags"].items())
+            areas = ", ".join(f"{trial['area']:.3f}" for trial in found["trials"])
+            chosen.append([task, f"`{follower}`", flags or "the recipe's", areas])
+    trials = {len(found["trials"]) for of in tuning.values() for found in of.values()}
+    budget = (
+        f"Every learned follower has the best of {min(trials)} trials, drawn alike, on other seeds."
+        if trials
+        else "No follower was tuned: all have the recipe's settings."
+    )
+    further = {
+        "Minus `gail` on the same task": comparison.gaps(rows),
+        "What tuning chose, and the area of every trial": chosen,
+    }
+    return (
+        "This is our own design (docs/imitation.md), not the paper's experiment.\n\n"
+        f"Measured here: `{report['command']}`\n\n"
+        f"{made['device']}, {made['cores']} cores, jax {made['jax']}, commit {made['commit']}. "
+        f"The experts' returns: {shown}. {budget} Brackets: 95 % of bootstraps over seeds. "
+        "area: the curve's mean, 0 a policy without training and 1 the expert; a collapse: a fall "
+        "below half of the best after 0.9 was reached; of the expert: the final return on that "
+        f"scale.\n\n{markdown(comparison.table(rows))}\n"
+        + "".join(f"\n{t}:\n\n{markdown(m)}\n" for t, m in further.items() if len(m) > 1)
+    )

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from l2ljax.figures.style import BLACK, CYCLE, GREY, new_figure, save, styled
-from l2ljax.imitation.stability import Cell
+from l2ljax.imitation.comparison import Cell
 
 Cells = Mapping[tuple[str, int, str], Cell]
 """By task, number of trajectories and follower."""
 
 
 @styled
-def draw_curves(path: pathlib.Path, cells: Cells, steps: int) -> pathlib.Path:
+def draw_imitation(path: pathlib.Path, cells: Cells, steps: int) -> pathlib.Path:
     """Mean returns over seeds with their spread; `steps` of the task a turn."""
     figure, panels = _panels(cells, "Imitation (our own design): return, spread over seeds")
     for axes, key in panels:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
@@ -54,7 +55,8 @@ def make_classifier(
     It takes images in [0, 1] and normalises them by `mean` and `std` itself. `width` multiplies
     every hidden channel count, and `dropout=None` is the network's own (0.5 in small_cnn, else 0).
     `remat` trades time for memory: the blocks of the residual nets compute their values again on
-    the way back. `shape` is an image's (H, W, C), and `rngs` an `nnx.Rngs`.
+    the way back. `shape` is an image's (H, W, C), and `rngs` an `nnx.Rngs` or a key for
+    one.
 
     A user's own `model` is a linen class, or a function that returns a linen or an nnx model. It is
     called with num_classes, mean, std and dtype, and with the others where they are given, but with
@@ -75,6 +77,10 @@ def make_classifier(
     makes = partial(build.__init__, None) if isinstance(build, type) else build
     named = inspect.signature(makes).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+    if rngs is not None and jnp.issubdtype(getattr(rngs, "dtype", int), jax.dtypes.prng_key):
+        from flax import nnx  # most users need linen alone
+
+        rngs = nnx.Rngs(rngs)
     options = {
         "num_classes": num_classes,
         "mean": tuple(map(float, mean)),

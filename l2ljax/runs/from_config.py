@@ -81,10 +81,8 @@ def classifier_of(config: Config, data: Dataset, key: Array) -> Any:
     """The classifier of a configuration; the key is for models that draw their weights at once."""
     model, rngs = config.model(), None
     if not isinstance(model, str):
-        from flax import nnx
-
         named, own = model, config.of(model)
-        model, rngs = partial(named, **own) if own else named, nnx.Rngs(key)
+        model, rngs = partial(named, **own) if own else named, key
     return make_classifier(
         model,
         data.num_classes,

@@ -8,8 +8,6 @@ taken back because an epoch had overfitted (overfitting.py).
 
 import contextlib
 import json
-import math
-import os
 import pathlib
 import sys
 import time
@@ -30,31 +28,15 @@ from l2ljax.record import Record
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.game import Game
 from l2ljax.runs.memory import CheckpointsInMemory, RecordInMemory
-from l2ljax.runs.options import Callback, EpochEnd, Options
-from l2ljax.runs.overfitting import MOST_ROLLBACKS, overfitted, warning
+from l2ljax.runs.options import NOTES, Callback, EpochEnd, Options, check_finite
+from l2ljax.runs.overfitting import look, take_back, warning
 from l2ljax.runs.validation import Validation, brief
 from l2ljax.runs.workdir import lock
 from l2ljax.signals import Interrupted, Stop
 from l2ljax.types import State
 
-NOTES: dict[str, Any] = {
-    "sums": {},
-    "count": 0,
-    "best": {},
-    "seconds": 0.0,
-    "peak": 0.0,  # the best val/robust so far
-    "overfitting": [],  # the collapses that the guard has seen
-    "collapsed": False,  # whether it saw one in the last epoch
-    "stopped": None,  # the epoch with which the run ended before its time
-    "stopped_by": None,  # "overfitting" or "callback"
-}
-
 CHUNK = 50
 """Steps of one call on an accelerator, where a call costs the host more than it should."""
-
-
-class Diverged(InputError):
-    """The loss is no number any more."""
 
 
 class Loop:
@@ -89,9 +71,10 @@ class Loop:
 
     def play(self) -> State:
         """To the end; or, on a signal, to a saved stop."""
+        leads = is_first_process()
         with contextlib.ExitStack() as stack:
             if self.workdir is not None:
-                if is_first_process():
+                if leads:
                     stack.enter_context(lock(self.workdir))
                 self.checkpoints = Checkpoints(self.workdir, report=self.warn)
             stack.callback(self.checkpoints.close)
@@ -110,19 +93,14 @@ class Loop:
                 on_device=None if data_on is None else data_on == "device",
             )
             if self.workdir is not None:
-                self.record = Record(
-                    self.workdir if is_first_process() else None,
-                    tensorboard=self.options.tensorboard,
-                    resume_step=step,
-                )
+                how = {"tensorboard": self.options.tensorboard, "resume_step": step}
+                self.record = Record(self.workdir if leads else None, **how)
             stack.callback(self.record.close)
-            quiet = not (self.progress and is_first_process())
-            stream = stack.enter_context(open(os.devnull, "w")) if quiet else None
-            self.bar = stack.enter_context(
-                Progress(self.total, label=self.name, done=step, stream=stream)
-            )
+            silent = not (self.progress and leads)
+            bar = Progress(self.total, label=self.name, done=step, silent=silent)
+            self.bar = stack.enter_context(bar)
             self.profiler = None
-            if self.options.profile and is_first_process() and self.workdir is not None:
+            if self.options.profile and leads and self.workdir is not None:
                 self.profiler = Profiler(self.workdir / "profile")
                 stack.callback(self.profiler.close)
             self.steps(self.layout.replicate(state), step, stop)
@@ -196,16 +174,7 @@ class Loop:
 
     def measured_step(self, step: int, values: dict[str, float]) -> None:
         """Sum one step's metrics."""
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            kept = self.checkpoints.steps()
-            good = (
-                f"the last good checkpoint is step {kept[-1]}" if kept else "nothing is saved yet"
-            )
-            raise Diverged(
-                f"{bad[0]} is {values[bad[0]]} at step {step} of {self.total}; "
-                f"{good}; try a lower --theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
-            )
+        check_finite(values, step, self.total, self.checkpoints)
         sums = self.notes["sums"]
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value
@@ -242,7 +211,8 @@ class Loop:
         self.clean = {n: v for n, v in values.items() if n == "theta/clean_accuracy"}
         values["seconds/train"] = self.notes["seconds"]
         values["seconds/validation"] = time.perf_counter() - began
-        event = self.look_for_overfitting(epoch, values) if validated else {}
+        guarded = validated and self.game.guarded and self.validates
+        event = look(self.notes, values, epoch, self.game.data.num_classes) if guarded else {}
         values |= {f"overfitting/{name}": value for name, value in event.items()}
         self.record.write(step, values, epoch=epoch)
         self.record.sync()  # before this epoch is saved as the best or as a good one
@@ -269,24 +239,13 @@ class Loop:
         answers = [callback(end) for callback in self.callbacks] if is_first_process() else []
         return agree(any(answer is True for answer in answers)) if self.callbacks else False
 
-    def look_for_overfitting(self, epoch: int, values: dict[str, float]) -> dict[str, float]:
-        """The event, where this epoch has overfitted and the one before had not."""
-        guarded, before = self.game.guarded and self.validates, self.notes["collapsed"]
-        collapsed = guarded and overfitted(values, self.notes["peak"], self.game.data.num_classes)
-        self.notes["collapsed"] = collapsed
-        if not collapsed or before:
-            return {}
-        event = {name: values[f"val/{name}"] for name in ("fgsm", "robust")}
-        return event | {"epoch": epoch, "peak": self.notes["peak"]}
-
     def keep_best(self, epoch: int, state: State, step: int, values: dict[str, float]) -> None:
         """Save the epoch as the best of theta or of its average, if it is that on validation.
 
         Where there is no validation split every epoch is the best so far: in the end, the last.
         """
-        kinds: tuple[tuple[Kind, str], ...] = (("best", ""), ("best_ema", "_ema"))
         score, best = self.game.method.selects, self.notes["best"]
-        for kind, suffix in kinds if state.ema else kinds[:1]:
+        for kind, suffix in (("best", ""), ("best_ema", "_ema"))[: 2 if state.ema else 1]:
             names = ("robust", "clean") if self.validates else ()
             scores = {name: values[f"val/{name}{suffix}"] for name in names}
             if not scores or scores[score] > best.get(kind, {}).get(score, -1.0):
@@ -301,11 +260,8 @@ class Loop:
         events, seconds = self.notes["overfitting"], self.notes["seconds"]
         state, self.notes, step = restored
         self.notes |= {"overfitting": events, "seconds": seconds}
-        guard = self.game.on_overfitting
-        if guard == "stop" or len(events) > MOST_ROLLBACKS:
-            epoch = step // self.game.steps_per_epoch
-            self.notes |= {"stopped": epoch, "stopped_by": "overfitting"}
-        taken = min(len(events), MOST_ROLLBACKS) if guard == "rollback" else 0
+        epoch = step // self.game.steps_per_epoch
+        taken = take_back(self.notes, self.game.on_overfitting, epoch)
         state = state._replace(rollbacks=jnp.asarray(taken, state.rollbacks.dtype))
         self.record.rewind(step)
         self.record.write(step, {f"overfitting/{name}": value for name, value in event.items()})

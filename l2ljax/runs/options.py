@@ -1,11 +1,29 @@
-"""How a run is carried out, and what it tells its callbacks while it runs."""
+"""How a run is carried out, what it remembers in its checkpoints, and what callbacks are told."""
 
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from l2ljax.errors import InputError
 from l2ljax.runs.game import Game
 from l2ljax.types import State
+
+NOTES: dict[str, Any] = {
+    "sums": {},
+    "count": 0,
+    "best": {},
+    "seconds": 0.0,
+    "peak": 0.0,  # the best val/robust so far
+    "overfitting": [],  # the collapses that the guard has seen
+    "collapsed": False,  # whether it saw one in the last epoch
+    "stopped": None,  # the epoch with which the run ended before its time
+    "stopped_by": None,  # "overfitting" or "callback"
+}
+
+
+class Diverged(InputError):
+    """The loss is no number any more."""
 
 
 class Options(NamedTuple):
@@ -47,3 +65,15 @@ those that the checkpoint holds: what a callback remembers itself is not stored.
 taken back because it has overfitted is told before it is taken back. What a callback raises ends
 the run as it would anywhere, and the same call resumes it from the last checkpoint.
 """
+
+
+def check_finite(values: Mapping[str, float], step: int, total: int, checkpoints: Any) -> None:
+    """A number among a step's metrics that is none ends the run."""
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        kept = checkpoints.steps()
+        good = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing is saved yet"
+        raise Diverged(
+            f"{bad[0]} is {values[bad[0]]} at step {step} of {total}; {good}; try a lower "
+            "--theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
+        )

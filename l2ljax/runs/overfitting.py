@@ -8,6 +8,7 @@ ended well was said to collapse in epoch 4, after one robust image of 200.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 SHARE = 0.5
 """PGD-10 accuracy below this share of its best so far ..."""
@@ -27,6 +28,28 @@ def overfitted(values: Mapping[str, float], best: float, num_classes: int) -> bo
     """
     fgsm, robust = values["val/fgsm"], values["val/robust"]
     return best > 1 / num_classes and robust < SHARE * best and fgsm - robust > GAP
+
+
+def look(
+    notes: dict[str, Any], values: Mapping[str, float], epoch: int, num_classes: int
+) -> dict[str, float]:
+    """The event, where this epoch has overfitted and the one before had not; noted for the next."""
+    before, notes["collapsed"] = notes["collapsed"], overfitted(values, notes["peak"], num_classes)
+    if before or not notes["collapsed"]:
+        return {}
+    event = {name: values[f"val/{name}"] for name in ("fgsm", "robust")}
+    return event | {"epoch": epoch, "peak": notes["peak"]}
+
+
+def take_back(notes: dict[str, Any], guard: str, epoch: int) -> int:
+    """The number of rollbacks after this one; the run ends with that good epoch if it may no more.
+
+    `guard` is stop or rollback, and the event stands in the notes already.
+    """
+    events = len(notes["overfitting"])
+    if guard == "stop" or events > MOST_ROLLBACKS:
+        notes |= {"stopped": epoch, "stopped_by": "overfitting"}
+    return min(events, MOST_ROLLBACKS) if guard == "rollback" else 0
 
 
 def warning(event: Mapping[str, float], action: str, seen: int) -> str:

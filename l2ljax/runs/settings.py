@@ -153,8 +153,9 @@ def with_plugins(
     found = {s.name: s for s in known}
     for kind in ("method", "model", "dataset", "attacker"):
         text = (words or {}).get(kind)
-        thing = None if split(text) is None else plugins.find(kind, str(text), {})
-        for setting in own_settings(kind, thing):
+        if split(text) is None:
+            continue
+        for setting in own_settings(kind, plugins.find(kind, str(text), {})):
             other = found.setdefault(setting.name, setting)
             if other.kind != setting.kind:
                 raise InputError(
