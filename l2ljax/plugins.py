@@ -35,16 +35,24 @@ def split(text: Any) -> tuple[str, str] | None:
 class Plugins:
     """The files of one command or call: by base name, since folders differ between machines."""
 
-    def __init__(self, files: Iterable[str | pathlib.Path] = ()) -> None:
-        """Read and run each of the files."""
+    def __init__(self, files: "Plugins | Iterable[str | pathlib.Path]" = ()) -> None:
+        """Read and run each of the files; those of other `Plugins` were run already."""
+        if isinstance(files, Plugins):
+            self._modules, self.sha256 = files._modules, files.sha256
+            return
         self._modules: dict[str, ModuleType] = {}
         self.sha256: dict[str, str] = {}
         for file in [files] if isinstance(files, (str, pathlib.Path)) else files:
             self.add(file)
 
     def add(self, file: str | pathlib.Path) -> str:
-        """Run that file, unless it was run before; returns its base name."""
+        """Run that file, unless it was run before; returns its base name.
+
+        A base name alone means the file of that name that was run, wherever it lies.
+        """
         path = pathlib.Path(file).expanduser()
+        if str(file) in self._modules:
+            return str(file)
         try:
             source = path.read_bytes()
         except OSError as error:
@@ -60,6 +68,22 @@ class Plugins:
         """Run the file that a word names, and return the word with the file's base name alone."""
         parts = split(text)
         return text if parts is None else f"{self.add(parts[0])}:{parts[1]}"
+
+    def take_attacks(self, attacks: Any) -> tuple[Any, dict[str, Any]]:
+        """The same attacks with base names, and those of the user's own files by their words.
+
+        `attacks` are names joined by commas, of which `a+b` is two, or a list of names and others.
+        """
+        if isinstance(attacks, str):
+            attacks = attacks.split(",")
+        elif type(attacks) not in (list, tuple):
+            return attacks, {}
+        own, taken = {}, []
+        for words in attacks:
+            parts = [self.take(p.strip()) for p in words.split("+")] if _names_file(words) else []
+            own |= {part: self.find("attack", part, {}) for part in parts if split(part)}
+            taken.append("+".join(parts) or words)
+        return taken, own
 
     def find(self, kind: str, text: str, table: Mapping[str, Any]) -> Any:
         """The thing of that name in the table, or `FILE.py:NAME` in one of these files."""
@@ -83,6 +107,10 @@ class Plugins:
         """The sha256 of every file that one of these words names, by the file's base name."""
         files = {pathlib.Path(parts[0]).name for text in texts if (parts := split(text))}
         return {file: self.sha256[file] for file in sorted(files) if file in self.sha256}
+
+
+def _names_file(words: Any) -> bool:
+    return isinstance(words, str) and ENDING in words
 
 
 def _run(path: pathlib.Path, source: bytes, digest: str) -> ModuleType:

@@ -9,6 +9,7 @@ in its signature, and `settings_of` reads them there:
     def n_fgsm(*, noise: Annotated[float, "half-width of the noise in radii", ">= 0"]) -> Method:
 """
 
+import dataclasses
 import inspect
 import math
 import types
@@ -155,9 +156,12 @@ def settings_of(function: Callable[..., Any], *, all_said: bool = True) -> list[
     The type is str, int, float, bool, `Literal` words, `Fraction` for a number that is written as
     8/255, or `float | Radii` for a step.
     """
-    hints = get_type_hints(function, include_extras=True)
+    # flax.nnx hides the signature of a class; that of a linen class, a dataclass, is its fields.
+    is_plain_class = isinstance(function, type) and not dataclasses.is_dataclass(function)
+    made = function.__init__ if is_plain_class else function
+    hints = get_type_hints(made, include_extras=True)
     found = []
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in inspect.signature(made).parameters.items():
         hint = hints.get(name)
         is_said = get_origin(hint) is Annotated
         if not is_said and not (all_said and parameter.kind is parameter.KEYWORD_ONLY):

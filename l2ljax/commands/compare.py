@@ -27,7 +27,8 @@ from l2ljax.machine import prepare
 from l2ljax.methods import METHODS
 from l2ljax.plugins import Plugins
 from l2ljax.runs.comparison import page, read_trials, report
-from l2ljax.runs.evaluation import evaluate_run, own_attacks
+from l2ljax.runs.config import short_name
+from l2ljax.runs.evaluation import evaluate_run
 from l2ljax.runs.train import train as train_run
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
@@ -76,8 +77,10 @@ def compare(given: dict[str, Any]) -> int:
         if len(set(listed)) < len(listed):
             raise InputError(f"--{name}={options[name]} names one twice")
     # The run of a trained attacker is opened later; here it is enough that it is named.
-    extra = own_attacks(options["attacks"], plugins)
-    parse_all(options["attacks"], learned=lambda workdir: Pgm(1, 1.0, "zero"), extra=extra)
+    attacks, own = plugins.take_attacks(options["attacks"])
+    parse_all(attacks, learned=lambda workdir: Pgm(1, 1.0, "zero"), extra=own)
+    options |= {name: plugins.take(options[name]) for name in ("against", "dataset", "recipe")}
+    options["attacks"] = ",".join(attacks)
     if options["against"] not in methods:
         raise InputError(f"--against={options['against']} is not among --methods")
     pairs = [tuple(pair.split(":")) for pair in options["pairs"].split(",") if pair]
@@ -113,12 +116,12 @@ def compare(given: dict[str, Any]) -> int:
         seeds,
         pairs,
         against=options["against"],
-        attacks=options["attacks"].split(","),
+        attacks=attacks,
         draws=options["draws"],
     )
     made |= {"command": f"python experiments/compare.py {' '.join(words)}", "search": found}
     made |= {"dataset": options["dataset"], "which": options["which"]}
-    out = pathlib.Path(options["out"] or root / options["dataset"])
+    out = pathlib.Path(options["out"] or root / short_name(options["dataset"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_suffix(".json"), made)
     out.with_suffix(".md").write_text(page(made))
@@ -141,8 +144,8 @@ def _run(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     """The summary of a run and its evaluation, as they stand in its folder."""
-    method = settings["method"].rpartition(":")[2]
-    workdir = root / f"{options['dataset']}-{method}-{seed}"
+    names = map(short_name, (options["dataset"], settings["method"]))
+    workdir = root / f"{'-'.join(names)}-{seed}"
     run = train_run(
         seed=seed,
         workdir=workdir,

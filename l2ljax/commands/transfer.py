@@ -24,7 +24,6 @@ from l2ljax.evaluation.transfer import Transfer, crafting
 from l2ljax.evaluation.transfer import transfer as measure
 from l2ljax.machine import describe, prepare
 from l2ljax.plugins import Plugins
-from l2ljax.runs.evaluation import own_attacks
 from l2ljax.runs.run import WHICH, images_of, load_data
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
@@ -53,7 +52,8 @@ def transfer(given: dict[str, Any]) -> int:
     """Open the runs, craft on every surrogate, score on every target, print, write, draw."""
     options = defaults(FLAGS) | given
     plugins = Plugins(files_of(options))
-    attacks = crafting(options["attacks"], extra=own_attacks(options["attacks"], plugins))
+    words, own = plugins.take_attacks(options["attacks"])
+    attacks = crafting(words, extra=own)
     targets, surrogates = (_listed(options, role) for role in ("targets", "surrogates"))
     workdirs = short_names(list(dict.fromkeys([*targets, *surrogates])))
     configs, eps = read_comparable(

@@ -173,8 +173,7 @@ def read(
     workdir: str | pathlib.Path, plugins: Plugins | Iterable[str | pathlib.Path] = ()
 ) -> Config:
     """The configuration of a training run, with the files of the user's own that are given."""
-    files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
-    config = Config(read_json(workdir), files)
+    config = Config(read_json(workdir), Plugins(plugins))
     if config.get("made_by") == "fit":
         raise InputError(
             f"{workdir} was made by fit, from objects that no file describes: give the same game"
@@ -201,8 +200,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             return given
         return kinds[name].check(given)
 
+    before, now = old.get("plugins") or {}, new.get("plugins") or {}
     return [
         f"--{name}: {old.get(name)} -> {new.get(name)}"
         for name in names
-        if value(old, name) != value(new, name)
-    ]
+        if name != "plugins" and value(old, name) != value(new, name)
+    ] + [f"{file} has changed" for file in before if now.get(file, before[file]) != before[file]]

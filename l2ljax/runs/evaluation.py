@@ -25,7 +25,7 @@ from l2ljax.evaluation.results import Evaluation
 from l2ljax.evaluation.resume import BAR_PARTS
 from l2ljax.gate import check_count
 from l2ljax.machine import describe
-from l2ljax.plugins import Plugins, split
+from l2ljax.plugins import Plugins
 from l2ljax.progress import Progress
 from l2ljax.runs import config as configuration
 from l2ljax.runs.attacker import attacker_finder
@@ -80,11 +80,12 @@ def evaluate_run(
     save_adversarials: an npz for the images, their labels and what became of them. `progress` draws
     bars and prints warnings on the standard error; `say` is told what is evaluated and each table.
     """
-    files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
+    files = Plugins(plugins)
     find = attacker_finder(
         scaling=learned_scaling, steps=learned_steps, data_dir=data_dir, plugins=files
     )
-    listed = parse_all(attacks, budget=budget, learned=find, extra=own_attacks(attacks, files))
+    attacks, own = files.take_attacks(attacks)
+    listed = parse_all(attacks, budget=budget, learned=find, extra=own)
     for attack in listed:
         attack.check_norm(norm)
     workdir = pathlib.Path(workdir)
@@ -162,12 +163,6 @@ def evaluate_run(
         say(f"adversarial images in {_save_images(save_adversarials, x, y, evaluation)}")
     state_file.unlink(missing_ok=True)
     return RunEvaluation(run, evaluation, traced, report, written, output)
-
-
-def own_attacks(attacks: Attacks, plugins: Plugins) -> dict[str, Callable]:
-    """The attacks of the user's own files that a text names, by what it calls them."""
-    parts = attacks.replace("+", ",").split(",") if isinstance(attacks, str) else attacks
-    return {part: plugins.find("attack", part, {}) for part in parts if split(part)}
 
 
 def _trace(f, x, y, seed: int, *, progress: bool, **how: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from l2ljax.data import Dataset
 from l2ljax.errors import InputError, word
 from l2ljax.machine import have
 from l2ljax.parallel import is_first_process
-from l2ljax.plugins import Plugins, split
+from l2ljax.plugins import Plugins
 from l2ljax.runs.config import Config, resolve, short_name, show
 from l2ljax.runs.from_config import game_of, layout_of, method_of
 from l2ljax.runs.game import Game
@@ -178,8 +178,8 @@ def parse_attacks(text: str, plugins: Plugins) -> list[Attack]:
     """The attacks of that text, those in the user's own files among them; no text is none."""
     if not text:
         return []
-    own = {part: plugins.find("attack", part, {}) for part in text.split(",") if split(part)}
-    return parse_all(text, extra=own) if own else parse_all(text)
+    attacks, own = plugins.take_attacks(text)
+    return parse_all(attacks, extra=own)
 
 
 def folder_of(
