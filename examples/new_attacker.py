@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from l2ljax import Method, functional, image_and_gradient, init_state, initialise, make_step
-from l2ljax.attacks import learned
+from l2ljax.attacks import learned_attack
 from l2ljax.data import load, scale
 from l2ljax.evaluation.accuracy import freeze
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
@@ -51,7 +51,7 @@ def main(steps: int = 200, eps: float = 0.1) -> dict[str, float]:
     attacked = {"clean": x}
     for name, phi in {"before": start.phi, "after": state.phi}.items():
         how = {"solver": solver, "phi": phi, "phi_stats": {}}
-        attacked[name] = learned(jax.random.key(3), f, x, y, eps=eps, **how)
+        attacked[name] = learned_attack(jax.random.key(3), f, x, y, eps=eps, **how)
     return {name: float(cross_entropy(f(z), y).mean()) for name, z in attacked.items()}
 
 

@@ -1,7 +1,7 @@
 """An attack of your own: the worst of a few random corners of the ball.
 
     python experiments/train.py --final_attacks=clean,examples/own_attack.py:random_corners
-    python experiments/evaluate.py --workdir=RUN --attacks=clean,examples/own_attack.py:random_corners
+    python experiments/evaluate.py --workdir=A --attacks=clean,examples/own_attack.py:random_corners
 
 It is attack(rng, f, x, y, *, eps, norm) -> x_adv, with f: images -> logits. What it returns is
 classified again and measured against ball and box before it counts. From Python the function

@@ -29,6 +29,7 @@ from l2ljax.plugins import Plugins
 from l2ljax.runs.comparison import page, read_trials, report
 from l2ljax.runs.config import short_name
 from l2ljax.runs.evaluation import evaluate_run
+from l2ljax.runs.settings import with_plugins
 from l2ljax.runs.train import train as train_run
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
@@ -88,7 +89,11 @@ def compare(given: dict[str, Any]) -> int:
         if len(pair) != 2 or not set(pair) <= set(methods):
             raise InputError(f"--pairs: {':'.join(pair)} is no A:B of two of --methods")
     words = _words(options["flags"])
-    further = parse(train.flags_for([*words, *(f"--method={m}" for m in methods)]), words)
+    table = train.flags_for(words)
+    for method in methods:
+        named = {"method": method, "dataset": options["dataset"]}
+        table = with_plugins(table, plugins, named)
+    further = parse(table, words)
     taken = {"method", "dataset", "seeds", "recipe", "workdir", "data_dir"} & further.keys()
     if taken:
         raise InputError(f"--flags: --{min(taken)} is compare.py's own to set")
@@ -107,7 +112,8 @@ def compare(given: dict[str, Any]) -> int:
                 print(f"{stop}; the same command goes on from there", file=sys.stderr)
                 return stop.exit_code
             jax.clear_caches()  # a row's programs are its own, and a process may map only so many
-    changed = {f.name: options[f.name] for f in FLAGS if options[f.name] not in (None, "")}
+    asked = options | given
+    changed = {f.name: asked[f.name] for f in FLAGS if asked[f.name] not in (None, "")}
     changed.pop("data_dir", None)
     words = (shlex.quote(f"--{name}={value}") for name, value in changed.items())
     made = report(

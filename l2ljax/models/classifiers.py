@@ -74,7 +74,8 @@ def make_classifier(
     scaled(1, width)
     name, build = _named(model)
     # Of a class by its __init__, since flax.nnx hides it behind a call of (*args, **kwargs).
-    makes = partial(build.__init__, None) if isinstance(build, type) else build
+    made, bound = (build.func, build.keywords) if isinstance(build, partial) else (build, {})
+    makes = partial(made.__init__, None, **bound) if isinstance(made, type) else build
     named = inspect.signature(makes).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
     if rngs is not None and jnp.issubdtype(getattr(rngs, "dtype", int), jax.dtypes.prng_key):
