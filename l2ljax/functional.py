@@ -77,7 +77,8 @@ def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     def init(rng: Array, x: Array) -> dict[str, Tree]:
         return dict(module.init(rng, x, **keywords))
 
-    if isinstance(rng, Tracer) or isinstance(x, Tracer):
+    no_jit = jax.config.jax_disable_jit  # pyright: ignore
+    if no_jit or isinstance(rng, Tracer) or isinstance(x, Tracer):
         variables = init(rng, x)
     else:
         # Compiled, so that the forward pass that only serves to find shapes is never computed. On
