@@ -20,9 +20,9 @@ from games import (
     small_net,
     solve,
 )
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import Radii
 from l2ljax.bilevel import Player, init_state, make_step, outside, turns
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.methods import METHODS
 from l2ljax.models import make_classifier

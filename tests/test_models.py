@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from l2ljax.apply import as_apply, functional, initialise
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.devices import AXIS
 from l2ljax.errors import CheckpointError, InputError
-from l2ljax.functional import as_apply, functional, initialise
 from l2ljax.models import MODELS, make_classifier
 from l2ljax.models.residual import PreActBlock, WideBlock
 from l2ljax.models.small import MLP

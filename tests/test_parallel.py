@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from games import EPS, images, method_of
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import batch_rows
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.devices import AXIS
-from l2ljax.functional import functional, initialise
 from l2ljax.models import make_classifier
 from l2ljax.parallel import ONE_DEVICE, Layout, lay_out
 from l2ljax.runs.feed import cuts, even

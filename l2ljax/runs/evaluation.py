@@ -9,6 +9,7 @@ call goes on from there.
 """
 
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -166,8 +167,8 @@ def evaluate_run(
 
 def own_attacks(attacks: Attacks, plugins: Plugins) -> dict[str, Callable]:
     """The attacks of the user's own files that a text names, by what it calls them."""
-    parts = attacks.replace("+", ",").split(",") if isinstance(attacks, str) else attacks
-    return {part: plugins.find("attack", part, {}) for part in parts if split(part)}
+    parts = re.split("[,+]", attacks) if isinstance(attacks, str) else []
+    return {part: plugins.find("attack", plugins.take(part), {}) for part in parts if split(part)}
 
 
 def _trace(f, x, y, seed: int, *, progress: bool, **how: Any) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from l2ljax.data import Dataset
 from l2ljax.errors import InputError, word
 from l2ljax.machine import have
 from l2ljax.parallel import is_first_process
-from l2ljax.plugins import Plugins, split
+from l2ljax.plugins import Plugins
 from l2ljax.runs.config import Config, resolve, short_name, show
+from l2ljax.runs.evaluation import own_attacks
 from l2ljax.runs.from_config import game_of, layout_of, method_of
 from l2ljax.runs.game import Game
 from l2ljax.runs.loop import Loop
@@ -35,7 +36,7 @@ from l2ljax.runs.summary import summarise
 from l2ljax.runs.workdir import open_workdir, write_json
 from l2ljax.settings import defaults
 
-Files = Iterable[str | pathlib.Path]
+Files = Plugins | Iterable[str | pathlib.Path]
 
 
 def train(
@@ -74,7 +75,8 @@ def train_seeds(
     **settings: Any,
 ) -> list[Run]:
     """One run for every seed, of one game that is compiled once; `on_end` is told of each."""
-    files, say = Plugins(plugins), print if progress and is_first_process() else _say_nothing
+    files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
+    say = print if progress and is_first_process() else _say_nothing
     config, options = _read_settings(settings, files)
     attacks = parse_attacks(options["final_attacks"], files)
     method_of(config, channels=1)  # what cannot be played is refused before data are fetched
@@ -140,7 +142,7 @@ def fit(
     """
     for name in options:
         word("option of fit", name, Options._fields)
-    files = Plugins(plugins)
+    files = plugins if isinstance(plugins, Plugins) else Plugins(plugins)
     attacks = parse_attacks(final_attacks, files)
     how, folder = Options(**options), None if workdir is None else pathlib.Path(workdir)
     described = {
@@ -178,8 +180,7 @@ def parse_attacks(text: str, plugins: Plugins) -> list[Attack]:
     """The attacks of that text, those in the user's own files among them; no text is none."""
     if not text:
         return []
-    own = {part: plugins.find("attack", part, {}) for part in text.split(",") if split(part)}
-    return parse_all(text, extra=own) if own else parse_all(text)
+    return parse_all(text, extra=own_attacks(text, plugins))
 
 
 def folder_of(
