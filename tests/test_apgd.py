@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-<<<<<<< HEAD
-from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted, windows
-from l2ljax.attacks.loop import draw_keys, iterate, mean_over_keys
-=======
-from l2ljax.attacks import expectation
 from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted
-from l2ljax.attacks.loop import iterate
->>>>>>> w-methods
+from l2ljax.attacks.loop import draw_keys, iterate, mean_over_keys
 from l2ljax.ball import per_image, size
 from l2ljax.losses import cross_entropy
 from l2ljax.solvers.hand_made import check_windows

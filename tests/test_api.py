@@ -240,10 +240,10 @@ def own_game(classifier, **more):
 )  # fmt: skip
 def test_ones_own_objects_are_played_in_memory(classifier, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = l2ljax.fit(own_game(classifier), epochs=12, seed=1)
-    assert run.summary["test"]["best"]["clean"]["accuracy"] > 0.8
+    run = l2ljax.fit(own_game(classifier), epochs=20, seed=1)
+    assert run.summary["test"]["last"]["clean"]["accuracy"] > 0.8
     losses = [line["theta/loss"] for line in run.history if "val/clean" in line]
-    assert len(losses) == 12 and losses[-1] < losses[0]
+    assert len(losses) == 20 and losses[-1] < losses[0]
     assert not list(tmp_path.iterdir()) and run.workdir is None
 
 
