@@ -30,9 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from l2ljax.apply import initialise
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError
-from l2ljax.functional import initialise
 from l2ljax.machine import describe, prepare
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.models.layers import convolve, patches

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from l2ljax.apply import functional, initialise
 from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
-from l2ljax.functional import functional, initialise
 from l2ljax.machine import describe, prepare
 from l2ljax.methods import method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier

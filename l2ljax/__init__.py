@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from l2ljax import attacks, losses, models, schedules, solvers
+from l2ljax.apply import functional, initialise
 from l2ljax.attacker_input import image_and_gradient, input_gradient, normalise
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS, make_method
 from l2ljax.types import Inner, Method, Problem, Solver, State
 

@@ -16,10 +16,10 @@ import optax
 from jax.lax import stop_gradient
 
 from l2ljax import devices, gate
+from l2ljax.apply import MODES, Functional, check_apply, pass_again
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.devices import over_devices
 from l2ljax.errors import InputError, word
-from l2ljax.functional import MODES, Functional, check_apply, pass_again
 from l2ljax.schedules import decay_at
 from l2ljax.streams import one_key, stream
 from l2ljax.target import repeat

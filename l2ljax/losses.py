@@ -13,9 +13,9 @@ import optax
 from jax import lax
 from jax.lax import stop_gradient
 
+from l2ljax.apply import pass_again
 from l2ljax.attacker_input import input_gradient, slope
 from l2ljax.ball import noise
-from l2ljax.functional import pass_again
 from l2ljax.types import Array, AttackLoss, Ell, Forward, Inner, Problem, TrainLoss, Tree
 
 

@@ -26,6 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from l2ljax.devices import AXIS
 from l2ljax.errors import InputError, word
+from l2ljax.target import jit_is_disabled
 from l2ljax.types import Tree
 
 Kind = Literal["none", "pmap", "sharding"]
@@ -104,17 +105,17 @@ class Layout(NamedTuple):
     def compile(self, body: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         """The body compiled for these arguments; the first one, the state, is donated.
 
-        Where JAX_DISABLE_JIT is set, to look into a run, it is the body itself that is returned,
-        and nothing is compiled. pmap has no such form.
+        Where JAX_DISABLE_JIT is set, to look into a run, nothing is compiled here: it is the body
+        itself that is returned, or pmap of it.
         """
+        disabled = jit_is_disabled()
         if self.kind == "pmap":
-            compiled = jax.pmap(body, axis_name=AXIS, donate_argnums=0)
+            mapped = jax.pmap(body, axis_name=AXIS, donate_argnums=0)
             # Of several processes, pmap takes the own devices' arrays, what it lowers to does not:
             # there it compiles at the first call.
-            return compiled if jax.process_count() > 1 else compiled.lower(*arguments).compile()
-        if jax.config.jax_disable_jit:  # pyright: ignore
-            return body
-        return jax.jit(body, donate_argnums=0).lower(*arguments).compile()
+            later = disabled or jax.process_count() > 1
+            return mapped if later else mapped.lower(*arguments).compile()
+        return body if disabled else jax.jit(body, donate_argnums=0).lower(*arguments).compile()
 
     @property
     def evaluation_devices(self) -> int:

@@ -50,6 +50,11 @@ def is_cpu() -> bool:
     return platform() == "cpu"
 
 
+def jit_is_disabled() -> bool:
+    """Whether JAX runs functions line by line, because JAX_DISABLE_JIT is set."""
+    return jax.config.jax_disable_jit  # pyright: ignore
+
+
 def repeat(body: Callable[[Tree], Tree], carry: Tree, times: int) -> Tree:
     """`times` applications of body: by `lax.scan`, which is unrolled for a CPU.
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2ljax.functional import functional, initialise
+from l2ljax.apply import functional, initialise
 from l2ljax.methods import make_method, method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.types import Problem

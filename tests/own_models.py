@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from l2ljax.apply import functional, functional_nnx, initialise
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.errors import InputError
-from l2ljax.functional import functional, functional_nnx, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial
 from l2ljax.parallel import Layout
 from l2ljax.solvers import pgm

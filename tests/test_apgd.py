@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted, windows
+from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted
 from l2ljax.attacks.loop import draw_keys, iterate, mean_over_keys
 from l2ljax.ball import per_image, size
 from l2ljax.losses import cross_entropy
+from l2ljax.solvers.hand_made import check_windows
 
 module = importlib.import_module("l2ljax.attacks.apgd")  # the package has a function of that name
 
@@ -191,7 +192,7 @@ def test_the_trace_equals_the_authors_loop_written_out(kind, norm, monkeypatch):
         targets = np.argsort(-np.asarray(f(x)), 1)[:, rank - 1]
         np.testing.assert_array_equal(attack(kind, KEY, f, x, y, **settings), out)
         theta, x = jax.tree.map(np.asarray, (f.args[0], x))
-    at_check, followed, returns = np.array(windows(steps)) > 0, [], 0
+    at_check, followed, returns = np.array(check_windows(steps)) > 0, [], 0
     for n, image in enumerate(x.reshape(len(x), -1)):
         settings = {"loss": kind, "norm": norm, "eps": eps, "steps": steps}
         trace = by_hand(theta, image, int(y[n]), targets[n], start[n].ravel(), **settings)
@@ -214,10 +215,10 @@ def test_the_trace_equals_the_authors_loop_written_out(kind, norm, monkeypatch):
 
 
 def test_the_check_points_are_the_official_ones():
-    checks = {i: window for i, window in enumerate(windows(100)) if window}
+    checks = {i: window for i, window in enumerate(check_windows(100)) if window}
     assert list(checks) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert list(checks.values()) == [22, 19, 16, 13, 10, 7, 6, 6]
-    assert windows(5) == [0, 1, 1, 1, 1, 1] and windows(0) == [0]
+    assert check_windows(5) == [0, 1, 1, 1, 1, 1] and check_windows(0) == [0]
 
 
 def test_the_first_loss_is_compared_with_zero_as_in_the_authors_code(monkeypatch):

@@ -13,8 +13,8 @@ from jax.tree_util import Partial
 from games import EPS, SmoothClassifier, images, keys, seen
 from games import solve as solve_once
 from l2ljax import attacks
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import STARTS
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.solvers import apgd, pgm
 from l2ljax.types import without_statistics

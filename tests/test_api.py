@@ -195,7 +195,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         x = nn.Dense(16)(x.reshape(len(x), -1))
-        return nn.Dense(3)(nn.relu(nn.BatchNorm(use_running_average=not train)(x)))
+        return nn.Dense(3)(nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.8)(x)))
 
 
 class NnxNet(nnx.Module):
@@ -203,7 +203,7 @@ class NnxNet(nnx.Module):
 
     def __init__(self, rngs):
         self.one = nnx.Linear(64, 16, rngs=rngs)
-        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, momentum=0.8, rngs=rngs)
         self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.two = nnx.Linear(16, 3, rngs=rngs)
 
@@ -240,10 +240,10 @@ def own_game(classifier, **more):
 )  # fmt: skip
 def test_ones_own_objects_are_played_in_memory(classifier, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = l2ljax.fit(own_game(classifier), epochs=12, seed=1)
-    assert run.summary["test"]["best"]["clean"]["accuracy"] > 0.8
+    run = l2ljax.fit(own_game(classifier), epochs=20, seed=1)
+    assert run.summary["test"]["last"]["clean"]["accuracy"] > 0.8
     losses = [line["theta/loss"] for line in run.history if "val/clean" in line]
-    assert len(losses) == 12 and losses[-1] < losses[0]
+    assert len(losses) == 20 and losses[-1] < losses[0]
     assert not list(tmp_path.iterdir()) and run.workdir is None
 
 
@@ -259,7 +259,7 @@ def test_a_game_in_a_folder_is_resumed_with_the_same_game(tmp_path):
         l2ljax.fit(own_game(Net(), eps=0.2), epochs=3, workdir=tmp_path / "a")
     with pytest.raises(InputError, match="made by fit.*give the same game"):
         l2ljax.load(tmp_path / "a")
-    assert l2ljax.load(tmp_path / "a", "last", game=own_game(Net())).step == 12
+    assert l2ljax.load(tmp_path / "a", "last", game=own_game(Net())).step == 9
 
 
 def test_fit_works_off_the_main_thread():
@@ -267,7 +267,7 @@ def test_fit_works_off_the_main_thread():
     thread = threading.Thread(target=lambda: found.append(l2ljax.fit(own_game(Net()), epochs=1)))
     thread.start()
     thread.join()
-    assert found[0].step == 3 or found[0].step == 4
+    assert found[0].step == found[0].game.steps_per_epoch
 
 
 def test_several_seeds_are_one_vmap():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from l2ljax.functional import functional, initialise
+from l2ljax.apply import functional, initialise
 from l2ljax.models import ATTACKERS, label, make_attacker
 from l2ljax.models.attackers import GeneratorBlock
 

@@ -20,9 +20,9 @@ from games import (
     small_net,
     solve,
 )
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import Radii
 from l2ljax.bilevel import Player, init_state, make_step, outside, turns
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy
 from l2ljax.methods import METHODS
 from l2ljax.models import make_classifier
@@ -174,13 +174,14 @@ def test_the_batchnorm_table(order):
         logits = x.reshape(len(x), -1)[:, :3] * theta
         return logits, stats + 1 if mode == "update" else stats
 
-    def solve(rng, theta, phi, phi_stats, ell, x, y, *, eps, train):
-        ell(theta, x)
-        seen.append("attacker " + ("train" if train else "eval"))
-        return Inner(eps * jnp.tanh(phi) * jnp.ones_like(x), phi_stats=phi_stats + train)
+    def recorded(problem, theta, phi, phi_stats):
+        problem.ell(theta, problem.x)
+        seen.append("attacker " + ("train" if problem.train else "eval"))
+        delta = problem.eps * jnp.tanh(phi) * jnp.ones_like(problem.x)
+        return Inner(delta, phi_stats=phi_stats + problem.train)
 
     method = method_of("grad_l2l", order=order)
-    method = method._replace(solver=Solver(lambda rng, x: (jnp.ones(()), jnp.zeros(())), solve))
+    method = method._replace(solver=Solver(lambda rng, x: (jnp.ones(()), jnp.zeros(())), recorded))
     x, y = images(classes=3)
     state = init_state(jax.random.key(0), jnp.ones(()), jnp.zeros(()), method, SGD, SGD, x)
     step = make_step(f, method, SGD, SGD, eps=EPS, phi_steps=1)

@@ -17,6 +17,7 @@ from l2ljax.runs.config import differences, epochs, read, resolve, show
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import RECIPES, default_recipe
 from l2ljax.runs.recipes.base import METHOD
+from l2ljax.runs.run import load_data
 from l2ljax.runs.settings import table
 
 DECIDES = table()
@@ -80,9 +81,6 @@ def test_a_fraction_keeps_its_text():
     "argv, words",
     [
         (["--method=grad_12l"], ["unknown method 'grad_12l'", "'grad_l2l'", *METHODS]),
-        (["--dataset=cifar1O"], ["unknown dataset 'cifar1O'", "'cifar10'", *DATASETS, "npz:PATH"]),
-        (["--dataset=cifar10:x"], ["unknown dataset 'cifar10:x'"]),
-        (["--dataset=npz"], ["unknown dataset 'npz'", "npz:PATH"]),
         (["--recipe=quik"], ["'quik'", "'quick'", *RECIPES]),
         (["--attacker=slin"], ["'slin'", "'slim'", *ATTACKERS]),
         (["--eps=0"], ["--eps=0 "]),
@@ -149,6 +147,20 @@ def test_what_is_refused_in_one_line(argv, words):
     assert len(said.splitlines()) == 1
     for word in words:
         assert word in said
+
+
+@pytest.mark.parametrize(
+    "dataset, words",
+    [
+        ("cifar1O", ["unknown dataset 'cifar1O'", "'cifar10'", *DATASETS, "npz:PATH"]),
+        ("cifar10:x", ["unknown dataset 'cifar10:x'"]),
+        ("npz", ["unknown dataset 'npz'", "npz:PATH"]),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_refused_when_it_is_read(dataset, words, tmp_path):
+    with pytest.raises(InputError) as info:
+        load_data(resolve({"dataset": dataset}), str(tmp_path), download=False)
+    assert all(word in str(info.value) for word in words)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from l2ljax.apply import functional
 from l2ljax.checkpoint.manifest import flatten, nest
 from l2ljax.commands import export, train
 from l2ljax.data import load
-from l2ljax.functional import functional
 from l2ljax.runs.run import load_run
 
 SMALL = [
@@ -177,7 +177,7 @@ def test_a_failed_write_leaves_nothing_new_and_the_old_export_whole(
         (["--workdir={plain}", "--which=best_ema"], "kept no average"),
         (["--workdir={learned}", "--out=/proc/none/out"], "/proc/none/out cannot be written"),
         (["--workdir={learned}", "--out={learned}/config.json"], "config.json cannot be written"),
-        (["--workdir={empty}"], "holds no best checkpoint"),
+        (["--workdir={empty}"], "it has no data.json"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(flags, words, learned, plain, tmp_path, capsys):

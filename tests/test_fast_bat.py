@@ -12,9 +12,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from games import EPS, SmoothClassifier, images, keys, seen_by, solve
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import uniform
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
 from l2ljax.solvers.implicit import POINTS, fast_bat
 from l2ljax.types import Method

@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from l2ljax.runs.settings import resolve
+
 pytest.importorskip("matplotlib")
 
-CONFIG = {"method": "grad_l2l", "dataset": "digits", "model": "wrn-10-2", "eps": "0.2", "seed": 0}
+CONFIG = resolve({"method": "grad_l2l"}) | {"model": "wrn-10-2", "eps": "0.2", "seed": 0}
 DIAGNOSTICS = ("adequacy", "mean_abs_delta", "at_bound", "cosine_pgm10")
 DIAGNOSTICS += ("sign_agreement", "saturation")
 LONG = ("aquarium_fish", "pickup_truck", "sweet_pepper", "automobile", "cat")

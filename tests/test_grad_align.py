@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from games import EPS, SmoothClassifier, images, keys, method_of, seen_by, solve
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import noise
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, alignment, cosine, grad_align
 from l2ljax.types import Inner, Problem
 

@@ -382,7 +382,8 @@ def test_cloning_finds_the_experts_actions():
     env = two_states()
     policy = make_policy(env)
     ended = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), EXPERT, pairs([0], [0], [1.0]))
-    theta, losses = jax.jit(lambda: clone(KEY, policy, ended, steps=300, batch=8, lr=1e-2))()
+    how = {"steps": 300, "batch": 8, "lr": 1e-2}
+    theta, losses = jax.jit(lambda theta: clone(KEY, policy, theta, ended, **how))(policy.init(KEY))
     assert losses[-1] < 0.05 < losses[0]
     assert play(KEY, env, lambda rng, s: policy.mode(theta, s), 1).total[0] == 4
 

@@ -24,10 +24,10 @@ from games import EPS, SmoothClassifier, images, keys, solve
 from inner_optimisers import main
 from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, TUNED, page, summarise, verdict
 from l2ljax import attacks
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import uniform
 from l2ljax.commands import train
 from l2ljax.errors import InputError
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers import apgd, rnn

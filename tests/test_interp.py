@@ -13,10 +13,10 @@ from jax.lax import stop_gradient
 
 from games import EPS, images, keys, seen
 from games import SmoothAttacker as Attacker
+from l2ljax.apply import functional, initialise
 from l2ljax.attacker_input import image_and_gradient
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.devices import AXIS
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.solvers.networks import (
     interp,

@@ -10,9 +10,9 @@ import pytest
 from jax.tree_util import Partial
 
 from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of, solve
+from l2ljax.apply import functional, initialise
 from l2ljax.attacks.learned import gradient_scale, learned_attack
 from l2ljax.ball import per_image
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy, plain_ell
 from l2ljax.methods import METHODS
 from l2ljax.models import make_attacker

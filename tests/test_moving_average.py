@@ -9,13 +9,13 @@ import optax
 import pytest
 
 from games import method_of, small_net
+from l2ljax.apply import functional, initialise
 from l2ljax.attacks import parse
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.checkpoint import Checkpoints, fingerprint
 from l2ljax.data import load, scale
 from l2ljax.errors import CheckpointError
 from l2ljax.evaluation.accuracy import freeze, robust
-from l2ljax.functional import functional, initialise
 from l2ljax.models import make_classifier
 from l2ljax.schedules import decay_at
 from l2ljax.types import State

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from games import EPS, SmoothClassifier, images, keys, seen_by, solve
-from l2ljax.functional import functional, initialise
+from l2ljax.apply import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.solvers import fgsm, n_fgsm
 

@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 from games import method_of
+from l2ljax.apply import as_apply, functional, functional_nnx, initialise
 from l2ljax.bilevel import init_state, make_step, outside
 from l2ljax.devices import AXIS, is_mapped
 from l2ljax.errors import InputError
-from l2ljax.functional import as_apply, functional, functional_nnx, initialise
 from l2ljax.models import make_classifier
 from l2ljax.parallel import ONE_DEVICE
 from own_models import KINDS, LINEN, Nnx, Train, build, images, largest, play

@@ -12,9 +12,9 @@ import pytest
 
 import replays
 from games import method_of
+from l2ljax.apply import functional
 from l2ljax.ball import STARTS, noise, per_image
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional
 from l2ljax.streams import stream
 from replays import EPS
 

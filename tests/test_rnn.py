@@ -14,10 +14,10 @@ from jax.tree_util import Partial
 
 import games
 from games import EPS, SmoothClassifier, images, keys
+from l2ljax.apply import functional, initialise
 from l2ljax.attacks.learned import learned_attack
 from l2ljax.ball import STARTS
 from l2ljax.devices import AXIS
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.models import CoordinateLSTM
 from l2ljax.solvers.recurrent import (

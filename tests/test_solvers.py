@@ -8,6 +8,7 @@ import pytest
 from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of, seen_by
 from games import solve as solve_once
 from l2ljax import solvers
+from l2ljax.apply import functional, initialise
 from l2ljax.attacker_input import (
     GRAD_NORMS,
     image_alone,
@@ -17,7 +18,6 @@ from l2ljax.attacker_input import (
 )
 from l2ljax.ball import box, start_of
 from l2ljax.devices import AXIS
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.models import CoordinateLSTM, make_attacker
 

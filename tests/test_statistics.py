@@ -8,8 +8,8 @@ import pytest
 
 from games import EPS, SGD, SmoothAttacker, images, method_of, small_net
 from l2ljax import losses
+from l2ljax.apply import functional, initialise, pass_again
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional, initialise, pass_again
 from l2ljax.methods import METHODS
 from l2ljax.types import Inner, Solver, no_phi
 

@@ -9,8 +9,8 @@ from jax import lax
 
 import step_cost
 from games import SGD, SmoothAttacker, images, method_of
+from l2ljax.apply import functional, initialise
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional, initialise
 from l2ljax.methods import METHODS
 from passes import PASSES, count_passes, floor, paper_ratio, write_out
 from step_cost import (

@@ -11,7 +11,7 @@ ROOMS = (
     ("types", "errors", "streams", "tables", "ball", "gate", "settings", "devices", "target"),
     (
         "attacker_input",
-        "functional",
+        "apply",
         "switches",
         "losses",
         "models",
@@ -47,7 +47,7 @@ WHERE = {
     "argparse": (),
     "signal": ("signals",),
     "subprocess": ("machine",),
-    "flax": ("attacks", "functional", "imitation", "models"),
+    "flax": ("attacks", "apply", "imitation", "models"),
 }
 """Who may import what: the rest of the house does without it."""
 

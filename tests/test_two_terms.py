@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from games import EPS, SmoothClassifier, images
 from l2ljax import solvers
+from l2ljax.apply import functional, initialise
 from l2ljax.ball import per_image, uniform
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
 from l2ljax.solvers import fast_bat
 from l2ljax.solvers.implicit import tree_cosine, two_terms

@@ -29,7 +29,7 @@ from l2ljax.commands.pictures import figures_or_none
 from l2ljax.errors import InputError
 from l2ljax.imitation import comparison, demonstrations
 from l2ljax.machine import describe, prepare
-from l2ljax.runs import settings as configuration
+from l2ljax.runs import config as configuration
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
 from l2ljax.signals import Interrupted

@@ -134,7 +134,7 @@ def space_of(method: str, plugins: Plugins) -> Mapping[str, Sequence[Any]]:
 def draw(space: Mapping[str, Sequence[Any]], trial: int, seed: int) -> dict[str, Any]:
     """The settings of one trial: independent draws from the space."""
     rng = np.random.default_rng((seed, trial))
-    return {name: words[rng.integers(len(words))] for name, words in space.items()}
+    return {name: words[int(rng.integers(len(words)))] for name, words in space.items()}
 
 
 def try_once(config: Config, data: Dataset, seed: int) -> Run:

@@ -144,11 +144,10 @@ def expert_pairs(demonstrations: Demonstrations) -> Pairs:
 
 
 def clone(
-    rng: Array, policy: Policy, expert: Pairs, *, steps: int, batch: int, lr: float
+    rng: Array, policy: Policy, theta: Tree, expert: Pairs, *, steps: int, batch: int, lr: float
 ) -> tuple[Tree, Array]:
     """theta after so many steps of Adam on -mean log pi(a|s), and the loss of each step."""
-    start, rest = jax.random.split(rng)
-    theta, tx = policy.init(start), optax.adam(lr)
+    tx = optax.adam(lr)
 
     def loss(theta: Tree, pairs: Pairs) -> Array:
         log_prob = jax.vmap(policy.log_prob, (None, 0, 0))(theta, pairs.s, pairs.a)
@@ -161,7 +160,7 @@ def clone(
         updates, opt = tx.update(grads, opt, theta)
         return (optax.apply_updates(theta, updates), opt), value
 
-    (theta, _), losses = jax.lax.scan(step, (theta, tx.init(theta)), jax.random.split(rest, steps))
+    (theta, _), losses = jax.lax.scan(step, (theta, tx.init(theta)), jax.random.split(rng, steps))
     return theta, losses
 
 
@@ -179,11 +178,14 @@ CLONING = {"steps": 5000, "batch": 256, "lr": 1e-3}
 def make_cloning(policy: Policy) -> tuple[Callable, Callable]:
     """init(seed) -> state, and turn(state, expert) -> state, {}, which does all of it."""
 
+    def keys(seed: Array) -> Array:
+        return jax.random.split(jax.random.key(seed))
+
     def init(seed: Array) -> Cloned:
-        return Cloned(seed, {"policy": policy.init(jax.random.key(seed))})
+        return Cloned(seed, {"policy": policy.init(keys(seed)[0])})
 
     def turn(state: Cloned, expert: Pairs) -> tuple[Cloned, dict[str, Array]]:
-        theta, _ = clone(jax.random.key(state.seed), policy, expert, **CLONING)
+        theta, _ = clone(keys(state.seed)[1], policy, state.theta["policy"], expert, **CLONING)
         return Cloned(state.seed, {"policy": theta}), {}
 
     return init, turn

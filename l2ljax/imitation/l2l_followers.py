@@ -30,7 +30,7 @@ from l2ljax.imitation.followers import (
 )
 from l2ljax.imitation.leader import MLP, Environment, Leader
 from l2ljax.models import CoordinateLSTM
-from l2ljax.solvers.rnn import sign_log
+from l2ljax.solvers.recurrent import sign_log
 from l2ljax.types import Array, Tree
 
 

@@ -40,7 +40,6 @@ from l2ljax.machine import describe
 from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.record import read as read_record
-from l2ljax.runs import settings as configuration
 from l2ljax.runs.workdir import lock, open_workdir, write_json
 from l2ljax.settings import Setting, defaults, seeds_of
 from l2ljax.signals import Interrupted, Stop
@@ -170,7 +169,7 @@ def imitate(
     with contextlib.ExitStack() as stack:
         summary = {}
         if folder is not None:
-            open_workdir(folder, config, "all", configuration.read_json)
+            open_workdir(folder, {"seed": "all", **config})
             stack.enter_context(lock(folder))
             if (path := folder / "summary.json").exists():
                 summary = json.loads(path.read_text())

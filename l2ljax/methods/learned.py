@@ -11,7 +11,7 @@ from l2ljax.types import Method, Solver, TrainLoss
 
 Order = Annotated[Literal["simultaneous", "alternating"], "Algorithm 2 | the authors' code"]
 Norm = Annotated[GradNorm, "scaling of the gradient the attacker sees"]
-LabelShare = Annotated[float, "adversarial interpolation: share of the label taken away", "[0, 1]"]
+Share = Annotated[float, "adversarial interpolation: share of the label taken away", "[0, 1]"]
 
 
 def _learning(solver: Solver, attack_loss: str, train_loss: TrainLoss, order: Any) -> Method:
@@ -127,24 +127,14 @@ def _interp(
 
 
 def grad_l2l_interp(
-    attacker: Any,
-    *,
-    order: Order,
-    grad_norm: Norm,
-    interp_label: LabelShare,
-    label_smoothing: Smoothing,
+    attacker: Any, *, order: Order, grad_norm: Norm, interp_label: Share, label_smoothing: Smoothing
 ) -> Method:
     """L2L on adversarial interpolation, one step."""
     return _interp(attacker, 1, order, grad_norm, interp_label, label_smoothing)
 
 
 def two_step_l2l_interp(
-    attacker: Any,
-    *,
-    order: Order,
-    grad_norm: Norm,
-    interp_label: LabelShare,
-    label_smoothing: Smoothing,
+    attacker: Any, *, order: Order, grad_norm: Norm, interp_label: Share, label_smoothing: Smoothing
 ) -> Method:
     """L2L on adversarial interpolation, two steps."""
     return _interp(attacker, 2, order, grad_norm, interp_label, label_smoothing)

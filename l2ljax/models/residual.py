@@ -1,5 +1,7 @@
 """The residual classifiers: WRN-d-k, two forms of PreActResNet-18, and two of ResNet-18."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
@@ -95,6 +97,17 @@ class WideResNet(nn.Module):
         return x if features else head(x, self.num_classes, bias_init=nn.initializers.zeros_init())
 
 
+def four_groups(net: Any, block: Any, x: Array, train: bool, *fields: Any) -> Array:
+    """The body of a ResNet-18: two blocks each of 64, 128, 256 and 512 channels times the width."""
+    for group, stride in enumerate((1, 2, 2, 2)):
+        features = scaled(64 * 2**group, net.width)
+        for i in range(2):
+            name, stride = f"group{group + 1}_block{i + 1}", stride if i == 0 else 1
+            made = again(block, net.remat)(features, stride, net.dtype, *fields, name=name)
+            x = made(x, train)
+    return x
+
+
 class PreActBlock(nn.Module):
     """BN-ReLU-conv-BN-ReLU-conv plus the shortcut of the raw input."""
 
@@ -144,15 +157,7 @@ class PreActResNet18(nn.Module):
         kernel_init = he_fan_out if self.he_init else kaiming_uniform
         stem = scaled(64, self.width)
         x = conv(stem, dtype=self.dtype, kernel_init=kernel_init, name="stem")(x)
-        for group, stride in enumerate((1, 2, 2, 2)):
-            for block in range(2):
-                x = again(PreActBlock, self.remat)(
-                    scaled(64 * 2**group, self.width),
-                    stride if block == 0 else 1,
-                    self.dtype,
-                    kernel_init,
-                    name=f"group{group + 1}_block{block + 1}",
-                )(x, train)
+        x = four_groups(self, PreActBlock, x, train, kernel_init)
         if self.last_bn:
             x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
         x = at_least_float32(x).mean((1, 2))
@@ -217,14 +222,7 @@ class ResNet18(nn.Module):
         x = normalise(x, self.mean, self.std, self.dtype)
         x = conv(scaled(64, self.width), 3, self.stem_stride, dtype=self.dtype, name="stem")(x)
         x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
-        for group, stride in enumerate((1, 2, 2, 2)):
-            for block in range(2):
-                x = again(BasicBlock, self.remat)(
-                    scaled(64 * 2**group, self.width),
-                    stride if block == 0 else 1,
-                    self.dtype,
-                    name=f"group{group + 1}_block{block + 1}",
-                )(x, train)
+        x = four_groups(self, BasicBlock, x, train)
         x = at_least_float32(x).mean((1, 2))
         return x if features else head(x, self.num_classes)
 

@@ -44,7 +44,8 @@ def attack_of(
         )
     solver, loss, scale = method.solver, "ce", None
     if config is not None:
-        loss, changed = str(config.get("attack_loss") or "ce"), {"bf16": False}
+        loss = str(config.get("attack_loss") or "ce")
+        changed: dict[str, Any] = {"bf16": False}
         if steps is not None:
             if "inner_steps" not in inspect.signature(config.method()).parameters:
                 raise InputError(f"learned_steps={steps}: {_called(run)} has no steps to count")

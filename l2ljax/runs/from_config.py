@@ -91,7 +91,7 @@ def classifier_of(config: Config, data: Dataset, key: Array) -> Any:
         dtype=_dtype(config),
         dropout=config["dropout"],
         remat=config["remat"],
-        shape=data.x_train.shape[1:],
+        shape=tuple(data.x_train.shape[1:]),  # pyright: ignore
         rngs=rngs,
     )
 

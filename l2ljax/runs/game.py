@@ -7,19 +7,19 @@ It knows no words: `from_config.game_of` turns those of a configuration into obj
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from l2ljax.apply import as_apply
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.data import Dataset, from_user, take_batch
 from l2ljax.diagnostics import make_diagnose
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze
-from l2ljax.functional import as_apply
 from l2ljax.gate import check_count, check_eps
 from l2ljax.parallel import ONE_DEVICE, Layout
 from l2ljax.streams import stream
@@ -89,7 +89,7 @@ def make_game(
     batch_size: int,
     eps_schedule: Callable[[Array], Array] | None = None,
     phi_steps: int = 1,
-    craft_bn: str = "batch",
+    craft_bn: Literal["batch", "update", "eval"] = "batch",
     ema_decay: float = 0.0,
     accumulate: int = 1,
     augment: str | Callable[[Array, Array], Array] | None = None,

@@ -57,14 +57,13 @@ class Loop:
         self.game, self.seed, self.epochs, self.workdir = game, seed, epochs, workdir
         self.options, self.callbacks, self.progress = options, callbacks, progress
         self.total = epochs * game.steps_per_epoch
-        self.layout = game.layout
+        self.layout, self.saved_at = game.layout, time.monotonic()
         self.name = "run" if workdir is None else workdir.name
         self.chunk = options.steps_per_call or (1 if jax.default_backend() == "cpu" else CHUNK)
         self.asked = 0  # the signal by which some process was asked to stop
         self.validation = Validation(game, seed, options.eval_batch, options.diagnose)
         self.validates = len(game.data.x_val) > 0
         self.clean: dict[str, float] = {}  # measured per epoch where the steps see no clean image
-        self.saved_at = time.monotonic()
         self.notes: dict[str, Any] = json.loads(json.dumps(NOTES))
         self.checkpoints: Any = CheckpointsInMemory()
         self.record: Any = RecordInMemory()
@@ -154,7 +153,7 @@ class Loop:
         self.notes["seconds"] += time.perf_counter() - began
         return state, step
 
-    def save(self, step: int, state: State, kind: Kind = "last") -> None:
+    def save(self, step: int, state: State, kind: str = "last") -> None:
         """A checkpoint, by the process that writes."""
         if is_first_process():
             self.checkpoints.save(step, state, self.notes, kind=kind)
@@ -182,7 +181,7 @@ class Loop:
         every, per_epoch = self.options.log_every, self.game.steps_per_epoch
         if every and step % every == 0 and step % per_epoch:
             self.record.write(step, values | self.rates(step), epoch=step / per_epoch)
-        self.bar.update(step, **brief(self.clean | values))
+        self.bar.update(step, **brief(self.clean | values))  # pyright: ignore
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of the last update; every rollback has halved theta's."""
@@ -216,7 +215,7 @@ class Loop:
         values |= {f"overfitting/{name}": value for name, value in event.items()}
         self.record.write(step, values, epoch=epoch)
         self.record.sync()  # before this epoch is saved as the best or as a good one
-        self.bar.update(step, **brief(values), line=True)
+        self.bar.update(step, line=True, **brief(values))  # pyright: ignore
         self.notes |= {"sums": {}, "count": 0}
         stop = self.tell(EpochEnd(epoch, step, values, state, self.game, self.workdir))
         if event:

@@ -127,7 +127,7 @@ def attackers(run: Run, s: Subject, *, epochs: int) -> dict[str, Any]:
     It trains on the images that are then attacked, and sees each gradient scaled by its image.
     """
     config, state = run.config, run.state
-    changed = {"bf16": False}
+    changed: dict[str, Any] = {"bf16": False}
     if config.get("grad_norm") == "batch_max":
         changed["grad_norm"] = "per_example_max"
     solver = method_of(config | changed, s.x.shape[-1]).solver

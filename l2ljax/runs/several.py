@@ -17,6 +17,7 @@ from l2ljax.checkpoint import fingerprint
 from l2ljax.errors import InputError
 from l2ljax.plugins import Plugins
 from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config
 from l2ljax.runs.run import load_run
 from l2ljax.settings import check_eps, fraction
 
@@ -40,7 +41,7 @@ def short_names(workdirs: Sequence[str]) -> dict[str, str]:
 
 def read_comparable(
     workdirs: Mapping[str, str], *, eps: str | None, split: str, plugins: Plugins
-) -> tuple[dict[str, dict[str, Any]], str]:
+) -> tuple[dict[str, Config], str]:
     """Configurations of runs that may be compared, and the radius as text: eps, or their own."""
     configs = {name: configuration.read(workdir, plugins) for name, workdir in workdirs.items()}
 

@@ -47,7 +47,7 @@ def summarise(
         steps[which] = run.step
         if select_check and which.startswith("best"):
             checks[which] = spot_check(run, select_check, eval_batch)
-        if not attacks or not len(data.x_test):
+        if not len(data.x_test) or not attacks:
             continue
         found = evaluate(
             run.classifier,

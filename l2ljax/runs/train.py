@@ -35,7 +35,7 @@ from l2ljax.runs.summary import summarise
 from l2ljax.runs.workdir import open_workdir, write_json
 from l2ljax.settings import defaults
 
-Files = Iterable[str | pathlib.Path]
+Files = Plugins | Iterable[str | pathlib.Path]
 
 
 def train(
@@ -74,7 +74,8 @@ def train_seeds(
     **settings: Any,
 ) -> list[Run]:
     """One run for every seed, of one game that is compiled once; `on_end` is told of each."""
-    files, say = Plugins(plugins), print if progress and is_first_process() else _say_nothing
+    files = Plugins(plugins)
+    say = print if progress and is_first_process() else _say_nothing
     config, options = _read_settings(settings, files)
     attacks = parse_attacks(options["final_attacks"], files)
     method_of(config, channels=1)  # what cannot be played is refused before data are fetched

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 
+from l2ljax.apply import functional, initialise
 from l2ljax.data import load
 from l2ljax.evaluation.accuracy import freeze
-from l2ljax.functional import functional, initialise
 from l2ljax.losses import cross_entropy
 from l2ljax.models import make_classifier
 

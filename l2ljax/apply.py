@@ -24,7 +24,7 @@ from l2ljax.errors import InputError, word
 from l2ljax.models.layers import BY_ROW
 from l2ljax.streams import one_key
 from l2ljax.switches import check_switch, features_asked, switched
-from l2ljax.target import is_cpu
+from l2ljax.target import is_cpu, jit_is_disabled
 from l2ljax.types import Apply, Array, Forward, Mode, Tree
 
 MODES = ("eval", "batch", "update")
@@ -77,8 +77,7 @@ def initialise(module: Any, rng: Array, x: Array) -> tuple[Tree, Tree]:
     def init(rng: Array, x: Array) -> dict[str, Tree]:
         return dict(module.init(rng, x, **keywords))
 
-    no_jit = jax.config.jax_disable_jit  # pyright: ignore
-    if no_jit or isinstance(rng, Tracer) or isinstance(x, Tracer):
+    if isinstance(rng, Tracer) or isinstance(x, Tracer) or jit_is_disabled():
         variables = init(rng, x)
     else:
         # Compiled, so that the forward pass that only serves to find shapes is never computed. On
