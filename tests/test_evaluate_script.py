@@ -245,5 +245,5 @@ def test_a_run_in_bfloat16_is_attacked_in_float32():
     game = game_of(config, load_data(config, None))
     state, x = game.init(0), jnp.zeros((2, 8, 8, 1))
     weights = state.theta, state.theta_stats
-    assert "bf16" in str(jax.make_jaxpr(freeze(game.f)(*weights))(x))
+    assert "bf16" in str(jax.make_jaxpr(freeze(game.apply)(*weights))(x))
     assert "bf16" not in str(jax.make_jaxpr(game.frozen(*weights))(x))
