@@ -51,7 +51,9 @@ LISTS = {"environment": "environments", "follower": "followers", "trajectories":
 
 FLAGS = [
     *(
-        s._replace(kind=str, default=s.default and str(s.default)) if s.name in LISTS else s
+        s._replace(kind=str, default=s.default and str(s.default), bounds="")
+        if s.name in LISTS
+        else s
         for s in imitation.SETTINGS
     ),
     *imitation.RUN,
