@@ -75,7 +75,7 @@ class Setting(NamedTuple):
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         number = read.number if isinstance(read, Radii) else read
-        if self.bounds and not self.allows(number):
+        if self.bounds and self.kind is not str and not self.allows(number):
             raise InputError(f"{name}={value} {BOUNDS[self.bounds][0]}")
         return read
 

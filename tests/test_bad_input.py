@@ -65,7 +65,7 @@ def nan_pixels():
         (["--final_attacks=clean,fgsn"], ["'fgsn'", "fgsm"]),
         (["--eps=0"], ["--eps=0"]),
         (["--eps=-0.1"], ["--eps=-0.1"]),
-        (["--eps=8"], ["--eps=8", "8 / 255"]),
+        (["--eps=8"], ["--eps=8", "8/255"]),
         (["--eps=nan"], ["nan"]),
         (["--eps=eight"], ["eight"]),
         (["--epochs=0"], ["--epochs=0"]),

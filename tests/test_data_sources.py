@@ -323,7 +323,7 @@ def test_a_row_of_the_table_may_be_a_function_with_settings_of_its_own(monkeypat
     assert bright.x_test.min() == 1.0 and len(bright.x_train) == 20 and bright.name == "stripes"
     for settings, line in (
         ({"noies": 1.0}, "unknown setting of stripes 'noies': did you mean 'noise'"),
-        ({"noise": -1.0}, "--noise=-1.0 must not be negative"),
+        ({"noise": -1.0}, "noise=-1.0 must not be negative"),
     ):
         with pytest.raises(InputError, match=line):
             load("stripes", settings=settings)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from l2ljax.runs.settings import resolve
+from l2ljax.runs.config import resolve
 
 pytest.importorskip("matplotlib")
 

@@ -156,7 +156,7 @@ def test_a_small_expert_is_made(tmp_path, monkeypatch, capsys):
 def test_a_wrong_setting_of_the_call_is_one_line():
     for given, message in (
         ({"phi_rl": 1.0}, "did you mean 'phi_lr'"),
-        ({"episodes": 0}, "--episodes=0 must be positive"),
+        ({"episodes": 0}, "episodes=0 must be positive"),
         ({"seeds": []}, "is no list of whole numbers"),
         ({"demonstrations": "none.npz"}, "none.npz: no such file"),
     ):

@@ -43,7 +43,7 @@ from l2ljax.masking.checks import (
     randomised,
     zero_gradient,
 )
-from l2ljax.solvers import grad_l2l
+from l2ljax.solvers import l2l
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 from masking_page import choose, halves, written
 
@@ -225,7 +225,7 @@ def test_many_small_steps_into_a_ditch_that_ten_jump_over():
 
 @pytest.fixture(scope="module")
 def game(net):
-    solver = grad_l2l(SmoothAttacker(), image_and_gradient("sign"), "zero")
+    solver = l2l(SmoothAttacker(), image_and_gradient("sign"), steps=1, start="zero")
     phi, phi_stats = solver.init(KEY, jnp.asarray(X))
     given = {"solver": solver, "phi": phi, "phi_stats": phi_stats, "loss": "ce"}
     tx = optax.adam(0.01)

@@ -488,7 +488,7 @@ COMMANDS = [
     (compare, "--methods=pgm --draws=0", "--draws=0 must be positive"),
     (compare, "--methods=pgm --flags=--method=plain", "--method is compare.py's own"),
     (compare, "--methods=pgm --flags=--epochs='1", "No closing quotation"),
-    (search, "--method=plain --trials=0", "--trials=0 must be 1 or above"),
+    (search, "--method=plain --trials=0", "--trials=0 must be positive"),
     (search, "--method=GradL2L", "has no search space"),
 ]
 

@@ -78,7 +78,7 @@ def make_classifier(
     makes = partial(made.__init__, None, **bound) if isinstance(made, type) else build
     named = inspect.signature(makes).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
-    if rngs is not None and jnp.issubdtype(getattr(rngs, "dtype", int), jax.dtypes.prng_key):
+    if isinstance(rngs, jax.Array):
         from flax import nnx  # most users need linen alone
 
         rngs = nnx.Rngs(rngs)

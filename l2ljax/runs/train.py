@@ -82,7 +82,7 @@ def train_seeds(
     data = load_data(config, options["data_dir"], options["download"])
     layout = layout_of(config, options["parallel"])
     game = game_of(config, data, layout)
-    say(f"on {layout.describe()}")
+    say(layout.describe())
     say(f"flags: {show(config)}")
     say(_describe(data, config["eps"]))
     if not len(data.x_val):
