@@ -101,8 +101,8 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise InputError(f"--trajectories={text} must be a positive number")
+    if not text.isdigit() or int(text) == 0:
+        raise InputError(f"--trajectories={text} must be positive")
     return int(text)
 
 
