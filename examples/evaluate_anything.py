@@ -25,10 +25,10 @@ def shift(rng, f, x, y, *, eps, norm):
 def main(images: int = 200, eps: float = 0.1) -> Evaluation:
     """The table of all attacks."""
     data = load("digits")
-    x, y = scale(data.x_train).reshape(len(data.x_train), -1), data.y_train
+    x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = LogisticRegression(max_iter=200).fit(x, y)
+        model = LogisticRegression(max_iter=200).fit(x.reshape(len(x), -1), y)
     weights = jnp.asarray(model.coef_.T, jnp.float32), jnp.asarray(model.intercept_, jnp.float32)
 
     def logits(weights, x):

@@ -29,7 +29,7 @@ def digits() -> tuple[np.ndarray, ...]:
     """x_train, y_train, x_test, y_test: four arrays, images uint8 or floats in [0, 1]."""
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    x, y = map(np.asarray, load_digits(return_X_y=True))
     x = (x / 16).reshape(-1, 8, 8, 1).astype(np.float32)
     return x[:1300], y[:1300], x[1300:], y[1300:]
 

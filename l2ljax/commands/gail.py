@@ -51,7 +51,9 @@ LISTS = {"environment": "environments", "follower": "followers", "trajectories":
 
 FLAGS = [
     *(
-        s._replace(kind=str, default=s.default and str(s.default)) if s.name in LISTS else s
+        s._replace(kind=str, default=s.default and str(s.default), bounds="")
+        if s.name in LISTS
+        else s
         for s in imitation.SETTINGS
     ),
     *imitation.RUN,
@@ -99,8 +101,8 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit():
-        raise InputError(f"--trajectories={text} must be a positive number")
+    if not text.isdigit() or int(text) == 0:
+        raise InputError(f"--trajectories={text} must be positive")
     return int(text)
 
 
