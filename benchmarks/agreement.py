@@ -31,15 +31,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from l2ljax.runs.saved import WHICH, restore
 
 from l2ljax.ball import NORMS, scale
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError, nearest
-from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.runs import config as configuration
-from l2ljax.runs.from_config import game_of
-from l2ljax.runs.run import load_data
+from l2ljax.machine import describe, prepare
+from l2ljax.runs.run import WHICH, load_data, load_run
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults, fraction
 from official.gates import judge_cascades, misses
@@ -71,22 +68,20 @@ FLAGS = [
 
 
 def open_net(
-    workdir: str, which: str, eps: dict[str, float | None], images: int, data_dir: str
+    workdir: str, which: str, eps: dict[str, float | None], images: int, data_dir: str | None
 ) -> Any:
     """A run's classifier, its twin and its bridge, on its first test images."""
     from official.bridge import Bridge
     from official.measure import Net
     from official.twin import twin
 
-    path = pathlib.Path(workdir)
-    config = configuration.read(path)
-    data = load_data(config, data_dir)
-    game = game_of(config, data)
+    run = load_run(workdir, which)
+    config = run.config
     if not config["model"].startswith("wrn"):
         raise InputError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
-    saved = restore(path, which, config, data, game)
-    theta, stats = jax.device_get((saved.theta, saved.theta_stats))
-    f = game.frozen(theta, stats)
+    data = load_data(config, data_dir)
+    theta, stats = jax.device_get((run.theta, run.theta_stats))
+    f = run.game.frozen(theta, stats)
     x = np.asarray(scale(jnp.asarray(data.x_test[:images])))
     y = np.asarray(data.y_test[:images])
     parts = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((theta, stats))]
@@ -155,9 +150,8 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{error.name} is missing: pip install -e '.[crosscheck]'") from None
     torch.set_num_threads(1)
     sources()
-    data_dir = options["data_dir"] or str(cache_folder("data"))
     each = zip(options["workdirs"], options["radii"], options["images"], strict=True)
-    nets = [open_net(workdir, options["which"], eps, n, data_dir) for workdir, eps, n in each]
+    nets = [open_net(w, options["which"], eps, n, options["data_dir"]) for w, eps, n in each]
     if len({net.name for net in nets}) < len(nets):
         nets = [net._replace(name=f"{net.name} {i}") for i, net in enumerate(nets, 1)]
     kept = Kept(pathlib.Path(options["cache"]), only=options["finished"])

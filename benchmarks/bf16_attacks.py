@@ -32,8 +32,8 @@ from l2ljax.ball import per_image, scale
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze, robust
-from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.runs.saved import open_run, restore
+from l2ljax.machine import describe, prepare
+from l2ljax.runs.run import load_data, load_run
 from l2ljax.settings import Setting, check_eps, defaults
 from written import command, write
 
@@ -76,15 +76,14 @@ class Nets(NamedTuple):
 
 def opened(options: dict[str, Any]) -> tuple[Nets, str]:
     """The run's best checkpoint in both widths, and what net it is."""
-    workdir = pathlib.Path(options["workdir"])
-    config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
+    run = load_run(options["workdir"])
+    config, weights = run.config, (run.theta, run.theta_stats)
     if not config["bf16"]:
-        raise InputError(f"--workdir={workdir} was not trained with --bf16")
-    saved = restore(workdir, "best", config, data, game)
-    weights = saved.theta, saved.state.theta_stats
+        raise InputError(f"--workdir={run.workdir} was not trained with --bf16")
+    data = load_data(config, options["data_dir"])
     n = options["num_examples"]
     x, y = np.concatenate([data.x_test, data.x_val]), np.concatenate([data.y_test, data.y_val])
-    frozen = game.frozen(*weights), freeze(game.f)(*weights)
+    frozen = run.classifier, freeze(run.game.apply)(*weights)
     model = (
         f"{config['model']}, {config['epochs']} epochs of {config['method']} on "
         f"{config['dataset']}, eps = {config['eps']}"

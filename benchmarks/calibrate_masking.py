@@ -29,7 +29,7 @@ from l2ljax.masking.checks import WHITE_BOX
 from l2ljax.runs.masking import attackers
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
-from masking_nets import Net, make, nets
+from masking_nets import Net, disguised, make, nets
 from masking_page import page, report, written
 
 FLAGS = [
@@ -51,15 +51,15 @@ def examine_net(net: Net, data: Dataset, options: dict[str, Any]) -> dict[str, A
     began, folder = time.perf_counter(), pathlib.Path(options["workdir"]) / "nets"
     made, by_name = make(net, data, folder), {other.name: other for other in nets()}
     trained = time.perf_counter() - began
-    sibling = make(by_name[net.sibling], data, folder).classifier()
-    s = _subject(made.classifier(net.disguise), made.game.eps, data, options)
+    sibling = make(by_name[net.sibling], data, folder).classifier
+    s = _subject(disguised(made, net.disguise), made.game.eps, data, options)
     own = {}
     if net.kind == "learned":
-        own = attackers(made.config, made.state, s, epochs=options["response_epochs"])
+        own = attackers(made, s, epochs=options["response_epochs"])
     checks = examine(s, siblings=[sibling], **own)
     strong = s.standing(STRONG) & s.stood("square", WHITE_BOX)
     if net.disguise:
-        inner = _subject(made.classifier(), made.game.eps, data, options)
+        inner = _subject(made.classifier, made.game.eps, data, options)
         strong = strong & inner.standing(STRONG)
     return {
         "net": net.name,

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from l2ljax.runs.saved import WHICH, images_of, open_run, restore
 
 from climbs import (
     BOUNDED,
@@ -45,8 +44,10 @@ from l2ljax.commands.flags import run_main
 from l2ljax.commands.pictures import figures_or_none
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
-from l2ljax.machine import cache_folder, describe, prepare
+from l2ljax.machine import describe, prepare
 from l2ljax.models import CoordinateLSTM
+from l2ljax.plugins import Plugins
+from l2ljax.runs.run import WHICH, images_of, load_data, load_run
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
@@ -93,15 +94,15 @@ PRIVATE = ("data_dir", "compilation_cache")
 """Folders of this machine, which a report does not name."""
 
 
-def taken_from(workdir: str, data_dir: str) -> Learned:
+def taken_from(workdir: str) -> Learned:
     """The phi of a run, as it was trained."""
-    config, data, game = open_run(pathlib.Path(workdir), data_dir)
+    run = load_run(workdir)
+    config = run.config
     if config.get("rnn_input") is None:
         raise InputError(f"--phi={workdir}: {config['method']} trains no RNN optimiser")
-    state = restore(pathlib.Path(workdir), "best", config, data, game).state
     cell = CoordinateLSTM(config["rnn_hidden"])
     bound = config.get("rnn_bound") or 1 / 2
-    return Learned(cell, config["rnn_input"], bound, config["rnn_learned_step"], state.phi)
+    return Learned(cell, config["rnn_input"], bound, config["rnn_learned_step"], run.state.phi)
 
 
 def hill(f: Partial, x: np.ndarray, y: np.ndarray, eps: float, o: dict) -> Hill:
@@ -133,8 +134,8 @@ def judge(
 def bench(given: dict[str, Any]) -> int:
     """Train phi, judge all, print, write, draw."""
     options = defaults(FLAGS) | given
-    workdirs = _checked(options)
-    configs, eps = read_comparable(workdirs, eps=options["eps"], split="test")
+    workdirs, plugins = _checked(options), Plugins()
+    configs, eps = read_comparable(workdirs, eps=options["eps"], split="test", plugins=plugins)
     if len({config["val_size"] for config in configs.values()}) > 1:
         raise InputError("the runs held out different validation images (--val_size)")
     out = pathlib.Path(options["out"])
@@ -143,14 +144,14 @@ def bench(given: dict[str, Any]) -> int:
     except OSError as error:
         raise InputError(f"--out={out} cannot be written: {error.strerror}") from None
     prepare(options["compilation_cache"])
-    data_dir = options["data_dir"] or str(cache_folder("data"))
-    nets, data = open_classifiers(workdirs, configs, which=options["which"], data_dir=data_dir)
+    nets = open_classifiers(workdirs, which=options["which"], plugins=plugins)
+    data = load_data(next(iter(configs.values())), options["data_dir"])
     (home, first), *others = nets.items()
     seeds, radius = options["phi_seeds"].split(","), check_eps(eps)
     given_phi = short_names(list(filter(None, options["phi"].split(","))))
     players: dict[str, list[Played]] = {LEARNED: [], TUNED: []}
     for name, workdir in given_phi.items():
-        player = taken_from(workdir, data_dir)
+        player = taken_from(workdir)
         players[name] = [(player, bounds(player, options["t_max"]))]
     seen = np.asarray(data.x_train), np.asarray(data.y_train), radius
     for seed in seeds:

@@ -80,18 +80,18 @@ WRAPPERS: dict[str, Callable[[Classifier], Classifier]] = {
 """f -> f that only looks different, by what is wrong with it."""
 
 
-def in_batch_mode(f: Apply, theta: Tree, theta_stats: Tree) -> Classifier:
+def in_batch_mode(apply: Apply, theta: Tree, theta_stats: Tree) -> Classifier:
     """BatchNorm left in batch mode: an image's logits depend on its neighbours."""
-    return Partial(lambda theta, stats, x: f(theta, stats, x, "batch")[0], theta, theta_stats)
+    return Partial(lambda theta, stats, x: apply(theta, stats, x, "batch")[0], theta, theta_stats)
 
 
 class WithDropout:
     """Dropout left on: a new mask at every call."""
 
-    def __init__(self, f: Apply, theta: Tree, theta_stats: Tree) -> None:
-        self.given, self.calls = (f, theta, theta_stats), count()
+    def __init__(self, apply: Apply, theta: Tree, theta_stats: Tree) -> None:
+        self.given, self.calls = (apply, theta, theta_stats), count()
 
     def __call__(self, x: Array) -> Array:
         """Logits under the next mask."""
-        f, theta, stats = self.given
-        return f(theta, stats, x, "batch", rng=jax.random.key(next(self.calls)))[0]
+        apply, theta, stats = self.given
+        return apply(theta, stats, x, "batch", rng=jax.random.key(next(self.calls)))[0]

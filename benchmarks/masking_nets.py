@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from l2ljax.commands.search import train_once
+from l2ljax.commands.search import try_once
 from l2ljax.data import Dataset
-from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config, resolve
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of
-from l2ljax.runs.game import Game
+from l2ljax.runs.memory import CheckpointsInMemory
+from l2ljax.runs.run import Run
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode
 
@@ -151,7 +153,7 @@ def nets() -> list[Net]:
     return list(found.values())
 
 
-def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, State]:
+def train_last(config: Config, data: Dataset, seed: int) -> State:
     """A run without files and without selection: the state of the last epoch."""
     game = game_of(config, data)
     state = game.init(seed)
@@ -159,48 +161,43 @@ def train_last(config: dict[str, Any], data: Dataset, seed: int) -> tuple[Game, 
     for epoch in range(config["epochs"]):
         for n, arguments in feed.epoch(epoch, 0):
             state, _ = game.program(n, state, *arguments)(state, *arguments)
-    return game, state
+    return state
 
 
-class Made(NamedTuple):
-    """A net that is there: of its state theta, phi and their statistics are arrays."""
-
-    config: dict[str, Any]
-    game: Game
-    state: State
-
-    def classifier(self, disguise: str = "") -> Callable[[jax.Array], jax.Array]:
-        """x -> logits, in that disguise."""
-        theta, stats = self.state.theta, self.state.theta_stats
-        if disguise == "batch_mode":
-            return in_batch_mode(self.game.f, theta, stats)
-        if disguise == "dropout":
-            return WithDropout(self.game.f, theta, stats)
-        f = self.game.frozen(theta, stats)
-        return WRAPPERS[disguise](f) if disguise else f
+def disguised(run: Run, disguise: str) -> Callable[[jax.Array], jax.Array]:
+    """x -> logits of the net in that disguise, or as it is."""
+    theta, stats, apply = run.theta, run.theta_stats, run.game.apply
+    if disguise == "batch_mode":
+        return in_batch_mode(apply, theta, stats)
+    if disguise == "dropout":
+        return WithDropout(apply, theta, stats)
+    return WRAPPERS[disguise](run.classifier) if disguise else run.classifier
 
 
-def _kept(state: State) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in ("theta", "theta_stats", "phi", "phi_stats")}
-
-
-def make(net: Net, data: Dataset, folder: pathlib.Path) -> Made:
-    """Trained, or read back from the folder."""
+def make(net: Net, data: Dataset, folder: pathlib.Path) -> Run:
+    """Trained, or read back from the folder: theta, phi and their statistics are right there."""
     path = folder / f"{net.inside or net.name}.npz"
-    config = configuration.resolve({"dataset": "digits", "recipe": "quick", **net.flags})
-    if path.exists():
-        game = game_of(config, data)
-    else:
+    config = resolve({"dataset": "digits", "recipe": "quick", **net.flags})
+    if not path.exists():
         if net.kind == "single-step":
-            game, state = train_last(config, data, net.seed)
+            state = train_last(config, data, net.seed)
         else:
-            game, state, _ = train_once(config, data, net.seed)
+            run = try_once(config, data, net.seed)
+            state = run.state._replace(theta=run.theta, theta_stats=run.theta_stats)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(file, *(np.asarray(leaf) for leaf in jax.tree.leaves(_kept(state))))
         partial.replace(path)
-    shape = jax.tree.structure(_kept(game.abstract))
+    game, checkpoints = game_of(config, data), CheckpointsInMemory()
+    state = game.init(net.seed)
     with np.load(path) as leaves:
-        kept = jax.tree.unflatten(shape, [jax.numpy.asarray(a) for a in leaves.values()])
-    return Made(config, game, game.abstract._replace(**kept))
+        kept = jax.tree.unflatten(
+            jax.tree.structure(_kept(state)), [jnp.asarray(a) for a in leaves.values()]
+        )
+    checkpoints.save(0, state._replace(**kept), {}, kind="best")
+    return Run(game, checkpoints, "best", config=config)
+
+
+def _kept(state: State) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in ("theta", "theta_stats", "phi", "phi_stats")}

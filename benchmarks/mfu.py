@@ -32,19 +32,19 @@ from l2ljax.methods import method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
 from l2ljax.profiler import Trace
 from l2ljax.progress import duration
-from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults
 from passes import FORWARD, count_passes, write_out
-from step_cost import alike
+from step_cost import alike, flags_of
 from written import command, write
 
 SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16", "remat", "order")
 """The deciding flags that this script takes."""
 
 FLAGS = [
-    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    *flags_of(SETTINGS),
     Setting("methods", str, "methods joined by commas", "plain,pgm,grad_l2l,two_step_l2l"),
     Setting("models", str, "classifiers joined by commas", "wrn-34-4"),
     Setting("size", int, "side of the random images", 32),
@@ -76,13 +76,14 @@ def peak(side: int, dtype: Any, times: int = 10) -> float:
 def forward_flops(module: Any, x: jax.Array) -> float:
     """XLA's count for one image's forward pass."""
     theta, stats = jax.eval_shape(lambda: initialise(module, jax.random.key(0), x))
-    f = functional(module)
-    counted = jax.jit(lambda t, s, x: f(t, s, x, "eval")[0]).lower(theta, stats, x).cost_analysis()
+    apply = functional(module)
+    forward = jax.jit(lambda theta, stats, x: apply(theta, stats, x, "eval")[0])
+    counted = forward.lower(theta, stats, x).cost_analysis()
     assert counted is not None, "XLA counts on every backend we know"
     return float(counted["flops"]) / len(x)
 
 
-def model_flops(config: dict[str, Any], size: int, channels: int) -> float:
+def model_flops(config: Config, size: int, channels: int) -> float:
     """FLOPs that a step of this configuration needs, whatever it computes twice."""
     x = jnp.zeros((8, size, size, channels))
     passes = count_passes(config)
@@ -106,7 +107,7 @@ def random_images(n: int, size: int, channels: int) -> Dataset:
     return Dataset("random", x, y, x[:10], y[:10], x[:10], y[:10], 10, names, half, half, "none")
 
 
-def measure(config: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def measure(config: Config, options: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds per step of one configuration, and the time in which the device idles."""
     steps, batch = options["steps"], config["batch_size"]
     data = random_images(steps * batch, options["size"], options["channels"])

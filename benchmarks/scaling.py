@@ -28,19 +28,18 @@ from l2ljax.data import load
 from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.profiler import STEPS, Trace
-from l2ljax.runs import config as configuration
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults
 from sides import run_side
-from step_cost import alike
+from step_cost import alike, flags_of
 from written import command, write
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "bf16", "method")
 """The deciding flags that this script takes."""
 
 FLAGS = [
-    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    *flags_of(SETTINGS),
     Setting("devices", str, "numbers of devices; all are compared with the first", "1,2,4,8"),
     Setting("layouts", str, "of several devices: pmap,sharding", "pmap,sharding"),
     Setting("steps", int, "steps that are timed, a round", 10),

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -32,10 +32,12 @@ from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.methods import METHODS, method_settings
 from l2ljax.models import label
-from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config, resolve
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import base
+from l2ljax.runs.settings import METHOD_NAMES
+from l2ljax.runs.settings import table as table_of_settings
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
 from l2ljax.tables import align, markdown
@@ -44,8 +46,14 @@ from passes import count_passes, floor, paper_ratio, write_out
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")
 """The deciding flags that this script takes; the rest is the recipe's."""
 
+
+def flags_of(names: Sequence[str]) -> list[Setting]:
+    """The flags of those settings of a training run."""
+    return [setting for setting in table_of_settings() if setting.name in names]
+
+
 FLAGS = [
-    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    *flags_of(SETTINGS),
     Setting(
         "methods", str, "methods joined by commas; Plain is always among them", ",".join(METHODS)
     ),
@@ -75,7 +83,7 @@ class Program(NamedTuple):
         return float(self.compiled.cost_analysis()["flops"])
 
 
-def build(config: dict[str, Any], data: Dataset) -> Program:
+def build(config: Config, data: Dataset) -> Program:
     """The step of a configuration, compiled once, on a state of its own."""
     game = game_of(config, data)
     state = game.init(0)
@@ -132,7 +140,7 @@ def time_in_turn(
 
 
 def compare(
-    times: dict[str, list[float]], flops: dict[str, float], configs: dict[str, dict[str, Any]]
+    times: dict[str, list[float]], flops: dict[str, float], configs: Mapping[str, Config]
 ) -> dict[str, dict[str, Any]]:
     """Each method's time and FLOPs over Plain's, and whether the first follows the second.
 
@@ -215,13 +223,13 @@ def page(report: dict[str, Any], command: str) -> str:
     )
 
 
-def alike(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+def alike(method: str, settings: dict[str, Any]) -> Config:
     """One game for all, not the recipe tuned for each: only what makes the method is its own."""
     small = {"model": "wrn-10-2", "attacker_width": 0.125}
     flags = base.FLAGS | small | base.METHOD.get(method, {})
     own = method_settings(method) if method in METHODS else {}
-    flags = {n: v for n, v in flags.items() if n not in configuration.OWN or n in own}
-    return configuration.resolve(flags | settings | {"method": method})
+    flags = {n: v for n, v in flags.items() if n not in METHOD_NAMES or n in own}
+    return resolve(flags | settings | {"method": method})
 
 
 def bench(given: dict[str, Any]) -> int:

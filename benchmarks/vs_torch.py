@@ -25,12 +25,14 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import optax
 
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError
-from l2ljax.runs import config as configuration
+from l2ljax.runs.config import Config
 from l2ljax.settings import Setting, defaults, fraction, step_size
 from sides import run_side
+from step_cost import alike, flags_of
 from written import command, write
 
 SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16")
@@ -39,7 +41,7 @@ SETTINGS = ("attacker", "attacker_width", "batch_size", "bf16")
 METHODS = "plain,pgm,grad_l2l,two_step_l2l"
 
 FLAGS = [
-    *(flag for flag in configuration.DECIDES if flag.name in SETTINGS),
+    *flags_of(SETTINGS),
     Setting("methods", str, f"some of {METHODS}", METHODS),
     Setting("models", str, "wrn-D-K and the two preact_resnet18, joined by commas", "wrn-10-1"),
     Setting("sides", str, "ours, eager and compiled; on a CPU ours,eager"),
@@ -55,17 +57,15 @@ FLAGS = [
 ]
 
 
-def configuration_of(options: dict[str, Any], model: str, method: str, **changes: Any):
+def configuration_of(options: dict[str, Any], model: str, method: str) -> Config:
     """The same game for both sides, the inner problem without chance."""
-    from step_cost import alike
-
     settings = {n: options[n] for n in SETTINGS if options[n] is not None}
     config = alike(method, settings | {"model": model})
     start = "zero" if config["attacker_start"] else None
-    return config | {"attacker_start": start} | changes
+    return config | {"attacker_start": start}
 
 
-def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
+def players(config: Config, options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """(JAX's state, f, g) with the same weights; f and g are torch modules."""
     import torch_nets
     from l2ljax.runs.from_config import game_of
@@ -79,7 +79,7 @@ def players(config: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Any, 
     return (game, data, state), f, g
 
 
-def torch_step(config: dict[str, Any], f: Any, g: Any):
+def torch_step(config: Config, f: Any, g: Any):
     """The step in torch."""
     import torch_steps
     from l2ljax.ball import length
@@ -89,7 +89,15 @@ def torch_step(config: dict[str, Any], f: Any, g: Any):
     return torch_steps.make_step(config, f, g, eps, size)
 
 
-def differences(config: dict[str, Any], options: dict[str, Any], wide: bool) -> dict[str, float]:
+def _no_move(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    return optax.tree.zeros_like(updates), updates
+
+
+KEEP = optax.GradientTransformation(lambda params: optax.tree.zeros_like(params), _no_move)
+"""An optimiser that moves nobody and shows the gradient that it was given."""
+
+
+def differences(config: Config, options: dict[str, Any], wide: bool) -> dict[str, float]:
     """By player the largest difference of a gradient over the largest entry of its tensor.
 
     Ours in float64 if `wide`, else in true float32; torch's in float64, because in float32 on a CPU
@@ -102,17 +110,17 @@ def differences(config: dict[str, Any], options: dict[str, Any], wide: bool) -> 
         return _differences(config, options)
 
 
-def _differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
+def _differences(config: Config, options: dict[str, Any]) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
     import torch
 
     from l2ljax.ball import scale
+    from l2ljax.bilevel import make_step
     from official.twin import as_torch, named
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    changes = {"phi_opt": "sgd", "phi_lr": 1e-3, "theta_wd": 0.0, "phi_wd": 0.0, "bf16": False}
-    config = config | changes | {"batch_size": 8}
+    config = config | {"bf16": False, "batch_size": 8}
     (game, data, state), f, g = players(config, options)
     # The very same pixels for both: signs make a step feel the last bit of an image.
     x = np.asarray(scale(jnp.asarray(data.x_train))).astype(jnp.result_type(float))
@@ -120,14 +128,15 @@ def _differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, f
     # A loop hands statistics on, and they have to go in as wide as they come out.
     wide = jax.tree.map(lambda a: a.astype(x.dtype), (state.theta_stats, state.phi_stats))
     state = state._replace(theta_stats=wide[0], phi_stats=wide[1])
+    state = state._replace(opt_theta=KEEP.init(state.theta), opt_phi=KEEP.init(state.phi))
+    step = make_step(game.apply, game.method, KEEP, KEEP, eps=game.eps, craft_bn=config["craft_bn"])
     with jax.default_matmul_precision("highest"):
-        after, _ = jax.jit(game.step)(state, (x, y), jax.random.key(0))
+        after, _ = jax.jit(step)(state, (x, y), jax.random.key(0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     f, g = f.to(device).double(), g.to(device).double() if g is not None else None
     x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(device).double()
     y = torch.from_numpy(y).long().to(device)
-    phi_config = config | {"phi_opt": "adam"}
-    torch_step(phi_config, f, g)(x, y, move=False)
+    torch_step(config, f, g)(x, y, move=False)
     found = {}
     for player, module, opt, sign in (
         ("theta", f, after.opt_theta, 1),
@@ -136,7 +145,7 @@ def _differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, f
         if module is None:
             continue
         worst = 0.0
-        for name, value in named(_momentum(opt), {"batch_stats": {}}):
+        for name, value in named(opt, {"batch_stats": {}}):
             theirs = module.get_parameter(name).grad.cpu().numpy()
             ours = sign * as_torch(value).reshape(theirs.shape)
             if player == "phi" and name.endswith("bias") and not name.startswith("conv_out"):
@@ -146,15 +155,7 @@ def _differences(config: dict[str, Any], options: dict[str, Any]) -> dict[str, f
     return found
 
 
-def _momentum(opt: Any) -> Any:
-    """After one step of SGD with momentum, that is the gradient."""
-    import jax
-
-    traces = jax.tree.leaves(opt, is_leaf=lambda node: hasattr(node, "trace"))
-    return next(node.trace for node in traces if hasattr(node, "trace"))
-
-
-def time_torch(config: dict[str, Any], options: dict[str, Any], compiled: bool) -> list[float]:
+def time_torch(config: Config, options: dict[str, Any], compiled: bool) -> list[float]:
     """Milliseconds per step of torch, a number for each of three slices."""
     import torch
 

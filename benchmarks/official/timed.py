@@ -2,7 +2,6 @@
 """One timed run of AutoAttack, ours or the official one, in the process that calls it."""
 
 import os
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +15,8 @@ from l2ljax.attacks.autoattack import VERSIONS, Budget, autoattack, plan
 from l2ljax.attacks.cascade import CLEAN, Run
 from l2ljax.ball import scale
 from l2ljax.errors import InputError
-from l2ljax.machine import cache_folder, prepare
-from l2ljax.runs.saved import open_run, restore
+from l2ljax.machine import prepare
+from l2ljax.runs.run import load_data, load_run
 from l2ljax.settings import fraction
 from official import attacks
 from official.bridge import nchw
@@ -27,22 +26,21 @@ from official.twin import twin
 def play(options: dict[str, Any]) -> dict[str, Any]:
     """One run of one side in this process: seconds and accuracy by attack."""
     prepare(options["compilation_cache"])
-    workdir = pathlib.Path(options["workdir"])
-    config, data, game = open_run(workdir, options["data_dir"] or str(cache_folder("data")))
+    run = load_run(options["workdir"], options["which"])
+    config = run.config
     if not config["model"].startswith("wrn"):
-        raise InputError(f"{workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
-    saved = restore(workdir, options["which"], config, data, game)
-    theta, stats = saved.theta, saved.theta_stats
+        raise InputError(f"{run.workdir} is a {config['model']}; a torch twin is there for wrn-D-K")
+    data = load_data(config, options["data_dir"])
     n = options["images"]
     x, y = np.asarray(scale(jnp.asarray(data.x_test[:n]))), np.asarray(data.y_test[:n])
     eps = fraction(options["eps"] or config["eps"])
     budget = [int(number) for number in options["budget"].split(",")]
     settings = {"eps": eps, "norm": options["norm"], "batch_size": min(options["batch_size"], n)}
-    f = game.frozen(theta, stats)
+    f = run.classifier
     if options["side"] == "ours":
         result = _ours(f, x, y, data.num_classes, budget, settings)
     else:
-        result = _official(theta, stats, data, x, y, budget, settings)
+        result = _official(run.theta, run.theta_stats, data, x, y, budget, settings)
     cost: Any = jax.jit(f).lower(x[:1]).compile().cost_analysis()
     return result | {
         "mflop": float(cost["flops"]) / 1e6,
