@@ -11,6 +11,7 @@ that too. Of an attack with several runs the target must withstand every one.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -111,9 +112,14 @@ def suspects(cells: Sequence[Mapping[str, Any]], images: int) -> list[str]:
     return lines
 
 
-def crafting(attacks: Attacks) -> list[Attack]:
-    """The attacks that move an image; the clean accuracy is always in the table."""
-    found = [attack for attack in parse_all(attacks) if attack.parts]
+def crafting(
+    attacks: Attacks, *, extra: Mapping[str, Callable] = MappingProxyType({})
+) -> list[Attack]:
+    """The attacks that move an image; the clean accuracy is always in the table.
+
+    `extra` has attacks of one's own by name, as `specs.parse_all` takes them.
+    """
+    found = [attack for attack in parse_all(attacks, extra=extra) if attack.parts]
     if not found:
         raise InputError(f"attacks={attacks} crafts nothing; try fgsm,pgm10")
     return found
