@@ -78,11 +78,11 @@ def test_against_a_linear_classifier_fgsm_is_the_margin_in_the_dual_norm():
         np.testing.assert_array_equal(stood(np.asarray(x), np.asarray(y), attack, f), expected)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_batch_size_changes_nothing(images, batch_size):
+def test_the_batch_size_changes_nothing(images):
     reference = stood(*images, "pgm2x2")
     assert 0 < reference.sum() < stood(*images, "clean").sum()
-    np.testing.assert_array_equal(stood(*images, "pgm2x2", batch_size=batch_size), reference)
+    for size in (1, 64):
+        np.testing.assert_array_equal(stood(*images, "pgm2x2", batch_size=size), reference)
 
 
 def test_the_packing_changes_nothing(images):

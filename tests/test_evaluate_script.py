@@ -11,6 +11,7 @@ import pytest
 from l2ljax.commands import evaluate, train
 from l2ljax.evaluation import resume
 from l2ljax.evaluation.accuracy import freeze
+from l2ljax.masking import LIMITS
 from l2ljax.runs import config as configuration
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.run import load_data
@@ -231,8 +232,9 @@ def test_curves_and_the_masking_report_end_in_the_json(workdir, multistep, tmp_p
     written = json.loads(out.read_text())
     assert {"robustness.png", "surface.png"} <= {path.name for path in tmp_path.iterdir()}
     assert written["curves"]["images"] == 24
-    checks = {check["name"] for check in written["masking"]["checks"]}
-    assert {"zero_gradient", "transfer", "own_attacker", "best_response"} <= checks
+    checks = [check["name"] for check in written["masking"]["checks"]]
+    assert set(checks) == set(LIMITS) and all(name in said for name in checks)
+    assert written["masking"]["not_made"] == {}
     assert f"verdict: {written['masking']['verdict']}" in said
     refusal = refused(run(workdir, out, *flags, "--norm=l2", "--eps=1"), capsys)
     assert "--masking_report looks at the l_inf ball" in refusal

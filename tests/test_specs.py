@@ -196,3 +196,17 @@ def test_a_list_is_joined_by_commas_and_keeps_its_order():
 
 def test_every_preset_can_be_asked_for_by_name():
     assert [parts(attack.name) for attack in parse_all(",".join(PRESETS))] == list(PRESETS.values())
+
+
+def test_an_attack_of_ones_own_is_found_by_its_name():
+    def mine(rng, f, x, y, *, eps, norm):
+        return x
+
+    extra = {"mine.py:mine": mine}
+    (clean, union) = parse_all("clean,mine.py:mine+fgsm", extra=extra)
+    assert [run.name for run in union.runs(10)] == ["mine.py:mine", "fgsm"]
+    union.check_norm("l2")
+    with pytest.raises(ValueError, match="did you mean 'mine.py:mine'"):
+        parse_all("mine.py:mime", extra=extra)
+    with pytest.raises(ValueError, match="'fgsm' is named twice"):
+        parse_all("fgsm,clean,fgsm")

@@ -15,6 +15,7 @@ from l2ljax.ball import scale
 from l2ljax.commands import evaluate, train, transfer
 from l2ljax.evaluation.results import wilson
 from l2ljax.evaluation.transfer import broken_gradients, suspects, withstood
+from l2ljax.evaluation.transfer import transfer as who_fools_whom
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
@@ -132,6 +133,26 @@ def test_each_image_is_crafted_once_for_all_targets(monkeypatch):
     )
     assert calls == [4] * 6
     assert all(bits(right) == "10" * 5 for right in found.values())
+
+
+def test_any_classifiers_can_be_put_side_by_side(capsys):
+    def linear(w, x):
+        return (x.reshape(len(x), -1) - 0.5) @ w
+
+    x = np.asarray(jax.random.uniform(jax.random.key(0), (40, 2, 2, 1)))
+    w, v = jax.random.normal(jax.random.key(1), (2, 4, 3))
+    f, g, same = Partial(linear, w), Partial(linear, v), Partial(linear, w + 0)
+    y = np.asarray(f(x).argmax(-1))
+    found = who_fools_whom({"f": f, "g": g}, {"same": same, "g": g}, x, y, eps=0.1)
+    assert capsys.readouterr() == ("", "")
+    cells_ = {(c["attack"], c["target"], c["surrogate"]): c for c in found.cells}
+    assert cells_["fgsm", "f", "same"]["white_box"] and cells_["fgsm", "g", "g"]["white_box"]
+    assert not cells_["fgsm", "f", "g"]["white_box"]
+    assert cells_["fgsm", "f", "same"]["accuracy"] < found.classifiers["f"]["accuracy"] == 1
+    assert str(found).count("the surrogate itself") == 2 and "pgm10, eps = 0.1:" in str(found)
+    assert json.loads(json.dumps(found.as_json()))["results"][0]["eps"] == "0.1"
+    with pytest.raises(ValueError, match="'f' names one classifier"):
+        who_fools_whom({"f": f}, {"f": g}, x, y, eps=0.1)
 
 
 def test_images_whose_gradient_is_nan_are_counted():
