@@ -6,7 +6,7 @@
 Writes OUT.md and OUT.json as well. The methods are timed in turn and each ratio is taken within
 one round, so that whatever else the machine does falls on all of them. FLOPs are XLA's count of the
 compiled, unrolled program; a loop's body would be counted once, so where the inner loops stay loops
-(GPU, TPU) a process of its own counts on the CPU. The one surprising thing: the count can lie below
+(GPU, TPU) a process of its own counts on the CPU. The count can lie below
 the floor of passes, because a forward pass over the clean images is computed once for all users.
 """
 
