@@ -5,7 +5,7 @@
 
 A stage is one of the other benchmarks; what has written OUT/STAGE.json is not run again, so that
 the same command goes on where the time ended. Nothing is downloaded: images are random, or the
-digits that come with scikit-learn. The one surprising thing: a stage that lacks time is ended and
+digits that come with scikit-learn. A stage that lacks time is ended and
 leaves nothing, because half a round would compare what did not run beside each other.
 """
 

@@ -6,7 +6,7 @@
 The peak is measured here: products of square matrices in the type of the computation. Model FLOPs
 are the passes that a step needs (passes.py) times what a forward pass of the classifier and of the
 attacker costs by XLA's count, so what is computed again for memory's sake does not count. Images
-are random: nothing is read. The one surprising thing: elementwise work (BatchNorm, ReLU, noise)
+are random: nothing is read. Elementwise work (BatchNorm, ReLU, noise)
 counts in the time and hardly in the FLOPs, so that 100 % is out of reach. Writes OUT.md, OUT.json.
 """
 

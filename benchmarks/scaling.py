@@ -5,7 +5,7 @@
 
 Every number of devices is a process of its own that sees only so many: those of the accelerator, or
 of a CPU that is divided for it, where nothing gets faster and the table shows what the collectives
-cost. Their share is out of a trace of ten steps. The one surprising thing: the seconds of a
+cost. Their share is out of a trace of ten steps. The seconds of a
 collective include waiting for the slowest device. Writes OUT.md and OUT.json.
 """
 

@@ -6,7 +6,7 @@
 Writes OUT.md and OUT.json as well. The methods are timed in turn and each ratio is taken within
 one round, so that whatever else the machine does falls on all of them. FLOPs are XLA's count of the
 compiled, unrolled program; a loop's body would be counted once, so where the inner loops stay loops
-(GPU, TPU) a process of its own counts on the CPU. The one surprising thing: the count can lie below
+(GPU, TPU) a process of its own counts on the CPU. The count can lie below
 the floor of passes, because a forward pass over the clean images is computed once for all users.
 """
 
@@ -36,7 +36,7 @@ from l2ljax.runs.config import Config, resolve
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import base
-from l2ljax.runs.settings import METHOD_NAMES
+from l2ljax.runs.settings import COMMON, METHOD_NAMES
 from l2ljax.runs.settings import table as table_of_settings
 from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
@@ -228,8 +228,9 @@ def alike(method: str, settings: dict[str, Any]) -> Config:
     small = {"model": "wrn-10-2", "attacker_width": 0.125}
     flags = base.FLAGS | small | base.METHOD.get(method, {})
     own = method_settings(method) if method in METHODS else {}
-    flags = {n: v for n, v in flags.items() if n not in METHOD_NAMES or n in own}
-    return resolve(flags | settings | {"method": method})
+    foreign = METHOD_NAMES - set(own) - {setting.name for setting in COMMON}
+    flags = {n: v for n, v in (flags | settings).items() if n not in foreign}
+    return resolve(flags | {"method": method})
 
 
 def bench(given: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ is taken. Their difference in true float32 is shown beside it and cannot be a bo
 input is a rounding away from 0 passes on one side only. Then every side runs in a process of its
 own, in turn, and a ratio is taken within a round, so that whatever else the machine does falls on
 all. On a GPU torch has channels_last, AMP and, as the side `compiled`, torch.compile; on a CPU
-channels_last and `--threads`. Images are random. The one surprising thing: torch must not share its
+channels_last and `--threads`. Images are random. Torch must not share its
 threads with JAX, or it is ten times slower. Writes OUT.md and OUT.json.
 """
 
