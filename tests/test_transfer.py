@@ -16,6 +16,8 @@ from l2ljax.commands import evaluate, train, transfer
 from l2ljax.evaluation.results import wilson
 from l2ljax.evaluation.transfer import broken_gradients, suspects, withstood
 from l2ljax.evaluation.transfer import transfer as who_fools_whom
+from l2ljax.plugins import Plugins
+from l2ljax.runs.run import load_data
 from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
@@ -81,8 +83,9 @@ def test_a_surrogate_of_the_same_weights_is_white_box_whatever_its_folder(square
 
 def test_a_cell_holds_what_the_target_says_of_the_surrogates_images(runs, square):
     workdirs = short_names([str(runs / "plain"), str(runs / "fgsm")])
-    configs, eps = read_comparable(workdirs, eps=None, split="test")
-    nets, data = open_classifiers(workdirs, configs, which="best", data_dir=None)
+    configs, eps = read_comparable(workdirs, eps=None, split="test", plugins=Plugins())
+    nets = open_classifiers(workdirs, which="best", plugins=Plugins())
+    data = load_data(configs["plain"], None)
     x, y = scale(jnp.asarray(data.x_test[:IMAGES])), jnp.asarray(data.y_test[:IMAGES])
     how = {"eps": float(eps), "steps": 10, "step_size": float(eps) / 3, "start": "zero"}
     crafted = pgd(jax.random.key(0), nets["plain"].f, x, y, loss="ce", **how)
@@ -186,8 +189,8 @@ def test_logits_that_are_no_numbers_are_wrong():
 
 def test_nets_of_one_architecture_share_their_program(runs):
     workdirs = short_names([str(runs / "plain"), str(runs / "fgsm")])
-    configs, _ = read_comparable(workdirs, eps=None, split="test")
-    nets, _ = open_classifiers(workdirs, configs, which="last", data_dir=None)
+    read_comparable(workdirs, eps=None, split="test", plugins=Plugins())
+    nets = open_classifiers(workdirs, which="last", plugins=Plugins())
     assert nets["plain"].f.func is nets["fgsm"].f.func
     assert nets["plain"].sha256 != nets["fgsm"].sha256
 
@@ -255,7 +258,7 @@ def test_two_folders_of_one_name_keep_their_paths():
             ["--targets={runs}/plain,{other}/less", "--split=val"],
             "(--val_size: plain None, less 50)",
         ),
-        (["--targets={runs}/plain,{other}/wide", "--eps=0.1"], "holds no best checkpoint"),
+        (["--targets={runs}/plain,{other}/wide", "--eps=0.1"], "it has no data.json"),
     ],
 )
 def test_bad_input_gets_one_line(flags, words, runs, tmp_path, capsys):

@@ -115,7 +115,8 @@ def crafting(attacks: Attacks, **how: Any) -> list[Attack]:
     """The attacks that move an image; `how` is for `parse_all`. Clean accuracy is always shown."""
     found = [attack for attack in parse_all(attacks, **how) if attack.parts]
     if not found:
-        raise InputError(f"attacks={attacks} crafts nothing; try fgsm,pgm10")
+        named = attacks if isinstance(attacks, str) else ",".join(map(str, attacks))
+        raise InputError(f"attacks={named} crafts nothing; try fgsm,pgm10")
     return found
 
 
