@@ -113,9 +113,10 @@ def suspects(cells: Sequence[Mapping[str, Any]], images: int) -> list[str]:
 
 def crafting(attacks: Attacks, **how: Any) -> list[Attack]:
     """The attacks that move an image; `how` is for `parse_all`. Clean accuracy is always shown."""
-    found = [attack for attack in parse_all(attacks, **how) if attack.parts]
+    listed = parse_all(attacks, **how)
+    found = [attack for attack in listed if attack.parts]
     if not found:
-        named = attacks if isinstance(attacks, str) else ",".join(map(str, attacks))
+        named = ",".join(attack.name for attack in listed)
         raise InputError(f"attacks={named} crafts nothing; try fgsm,pgm10")
     return found
 
