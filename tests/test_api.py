@@ -219,7 +219,7 @@ def arrays(n=96):
     return x[:64], y[:64], x[64:], y[64:]
 
 
-def own_game(classifier, **more):
+def own_game(classifier, *, data=None, **more):
     method = l2ljax.make_method(
         "pgm",
         inner_steps=2,
@@ -231,7 +231,7 @@ def own_game(classifier, **more):
     )
     players = {"tx_theta": optax.adam(1e-2), "tx_phi": optax.identity()}
     how = {"eps": 0.1, "batch_size": 16, **players, **more}
-    return l2ljax.make_game(classifier, method, arrays(), **how)
+    return l2ljax.make_game(classifier, method, arrays() if data is None else data, **how)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,42 @@ def test_a_game_in_a_folder_is_resumed_with_the_same_game(tmp_path):
     with pytest.raises(InputError, match="made by fit.*give the same game"):
         l2ljax.load(tmp_path / "a")
     assert l2ljax.load(tmp_path / "a", "last", game=own_game(Net())).step == 9
+
+
+def test_what_fit_cannot_do_is_refused(tmp_path):
+    for how, words in (
+        ({"epochs": 0}, "epochs=0 must be a whole number above 0"),
+        ({"epochs": 1, "eval_batch": 0}, "eval_batch=0 must be positive"),
+        ({"epochs": 1, "log_ever": 1}, "unknown option of fit 'log_ever'.*'log_every'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            l2ljax.fit(own_game(Net()), **how)
+    l2ljax.fit(own_game(Net()), epochs=1, workdir=tmp_path, final_attacks="")
+    x_train, y_train, x_test, y_test = arrays()
+    with pytest.raises(InputError, match="holds a run on other data.*num_classes: 3 -> 2"):
+        game = own_game(
+            Net(), data=(x_train, np.minimum(y_train, 1), x_test, np.minimum(y_test, 1))
+        )
+        l2ljax.fit(game, epochs=1, workdir=tmp_path, final_attacks="")
+
+
+def test_in_memory_ctrl_c_is_pythons_own():
+    with pytest.raises(KeyboardInterrupt):
+        interrupt = [lambda end: signal.raise_signal(signal.SIGINT)]
+        l2ljax.fit(own_game(Net()), epochs=2, callbacks=interrupt)
+
+
+def test_an_augmentation_of_ones_own_is_played(tmp_path):
+    x_train, y_train, x_test, y_test = arrays()
+    data = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    flipped = own_game(Net(), data=data | {"augment": lambda key, image: 1.0 - image})
+    plain = own_game(Net(), data=data)
+    found = [
+        l2ljax.fit(game, epochs=1, workdir=tmp_path / name, final_attacks="")
+        for name, game in (("flipped", flipped), ("plain", plain))
+    ]
+    one, two = (run.summary["theta_sha256"] for run in found)
+    assert one != two
 
 
 def test_fit_works_off_the_main_thread():

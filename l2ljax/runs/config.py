@@ -4,6 +4,7 @@ It is a dict of every setting that decides the outcome. It is printed in full be
 and a run is resumed only with the same one.
 """
 
+import inspect
 import json
 import math
 import pathlib
@@ -119,6 +120,8 @@ def _check(config: Config, known: Mapping[str, Setting]) -> None:
     config.find("attacker", ATTACKERS)
     if config["augment"] is not None:
         config.find("augment", AUGMENTS)
+    if config["remat"] and not _can_remat(config):
+        raise InputError(f"--remat: {config['model']} has no residual blocks to compute again")
     if config["val_size"] == 0 and config["on_overfitting"] != "warn":
         raise InputError(
             f"--on_overfitting={config['on_overfitting']} watches the validation images, and "
@@ -126,6 +129,15 @@ def _check(config: Config, known: Mapping[str, Setting]) -> None:
         )
     if config["phi_steps"] > 1 and config["order"] != "alternating":
         raise InputError("--phi_steps above 1 needs --order=alternating")
+
+
+def _can_remat(config: Config) -> bool:
+    """Whether the model or the method has something to compute again."""
+    model = config.model()
+    name = "wrn-D-K" if str(model).startswith("wrn-") else model
+    made = MODELS.get(name) if isinstance(name, str) else model
+    takers = [config.method(), *([] if made is None else [made])]
+    return made is None or any("remat" in inspect.signature(f).parameters for f in takers)
 
 
 def short_name(text: str) -> str:

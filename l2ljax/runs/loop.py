@@ -77,7 +77,8 @@ class Loop:
                     stack.enter_context(lock(self.workdir))
                 self.checkpoints = Checkpoints(self.workdir, report=self.warn)
             stack.callback(self.checkpoints.close)
-            stop = stack.enter_context(Stop())
+            # A run in memory cannot save itself: there Ctrl-C is left to Python.
+            stop = Stop() if self.workdir is None else stack.enter_context(Stop())
             state, step = self.resume()
             if step >= self.total or self.notes["stopped"]:
                 return state
@@ -112,9 +113,8 @@ class Loop:
             epoch = step // self.game.steps_per_epoch
             state, step = self.epoch(epoch, state, step, stop)
             ended = step == (epoch + 1) * self.game.steps_per_epoch
-            back = (
-                self.close_epoch(epoch + 1, self.layout.unreplicate(state), step) if ended else None
-            )
+            single = self.layout.unreplicate(state)
+            back = self.close_epoch(epoch + 1, single, step) if ended else None
             if back is not None:
                 state, step = self.layout.replicate(back[0]), back[1]
             every = ended and (epoch + 1) % self.options.checkpoint_every == 0

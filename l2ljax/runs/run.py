@@ -10,6 +10,7 @@ must know of them.
 
 import json
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ from l2ljax.runs import config as configuration
 from l2ljax.runs.config import Config
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.game import Game
+from l2ljax.runs.workdir import write_json
 from l2ljax.types import Array, State, Tree
 
 KINDS: dict[str, Kind] = {
@@ -68,7 +70,7 @@ class Run:
     def at(self, which: str) -> "Run":
         """Another checkpoint of the same run."""
         if self.workdir is not None:
-            with Checkpoints(self.workdir, report=print) as checkpoints:
+            with Checkpoints(self.workdir, report=warnings.warn) as checkpoints:
                 other = Run(self.game, checkpoints, which, workdir=self.workdir, config=self.config)
         else:
             other = Run(self.game, self._checkpoints, which)
@@ -111,11 +113,11 @@ def load_run(
         config = configuration.read(workdir, plugins)
         config.warn_if_plugins_changed(workdir)
         game = game_of(config, read_facts(workdir))
-    with Checkpoints(workdir, report=print) as checkpoints:
+    with Checkpoints(workdir, report=warnings.warn) as checkpoints:
         return Run(game, checkpoints, which, workdir=workdir, config=config)
 
 
-FACTS = ("name", "num_classes", "class_names", "mean", "std", "augment")
+FACTS = ("name", "num_classes", "class_names", "mean", "std")
 """What data.json says of a data set, besides the sizes of its images and its parts."""
 
 
@@ -126,6 +128,20 @@ def facts_of(data: Dataset) -> dict[str, Any]:
     facts["dtype"] = str(data.x_train.dtype)
     facts["images"] = {p: len(getattr(data, f"x_{p}")) for p in ("train", "val", "test")}
     return facts
+
+
+def write_facts(workdir: pathlib.Path, data: Dataset) -> None:
+    """Write data.json; a folder whose run has begun on other data is refused."""
+    path, facts = workdir / "data.json", json.loads(json.dumps(facts_of(data)))
+    if not path.exists():
+        return write_json(path, facts)
+    there = json.loads(path.read_text())
+    changed = [f"{k}: {there.get(k)} -> {v}" for k, v in facts.items() if there.get(k) != v]
+    if changed:
+        raise InputError(
+            f"{workdir} holds a run on other data ({'; '.join(changed)}): give those, or another "
+            "--workdir"
+        )
 
 
 def read_facts(workdir: pathlib.Path) -> Dataset:
@@ -143,7 +159,7 @@ def read_facts(workdir: pathlib.Path) -> Dataset:
         parts[f"x_{part}"] = np.broadcast_to(np.zeros((), facts["dtype"]), shape)
         parts[f"y_{part}"] = np.broadcast_to(np.int32(0), (n,))
     known = {n: tuple(v) if isinstance(v := facts[n], list) else v for n in FACTS}
-    return Dataset(**known, **parts)
+    return Dataset(**known, **parts, augment="none")
 
 
 def load_data(config: Config, data_dir: str | None, download: bool = True) -> Dataset:

@@ -12,6 +12,7 @@ resumed by the call and the other way round, bit for bit.
 import contextlib
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from l2ljax.attacks import Attack, parse_all
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError, word
+from l2ljax.gate import check_count
 from l2ljax.machine import have
 from l2ljax.parallel import is_first_process
 from l2ljax.plugins import Plugins
@@ -29,7 +31,7 @@ from l2ljax.runs.from_config import game_of, layout_of, method_of
 from l2ljax.runs.game import Game
 from l2ljax.runs.loop import Loop
 from l2ljax.runs.options import Callback, Options
-from l2ljax.runs.run import Run, facts_of, load_data
+from l2ljax.runs.run import Run, load_data, write_facts
 from l2ljax.runs.settings import OPTIONS, table
 from l2ljax.runs.summary import summarise
 from l2ljax.runs.workdir import open_workdir, write_json
@@ -52,7 +54,15 @@ def train(
     Without a workdir it is runs/DATASET-METHOD-SEED. The same call again resumes an interrupted
     run and reads a finished one. `callbacks` are called after every epoch (`options.Callback`),
     `plugins` are files of one's own, and `progress` shows what the command shows.
+
+    Of several processes the first alone attacks the test set and has a finished run: there call
+    `train_seeds`, whose list is empty in the others.
     """
+    if jax.process_count() > 1:
+        raise InputError(
+            "train returns a finished run, which of several processes the first alone has: call "
+            "l2ljax.runs.train.train_seeds"
+        )
     return train_seeds(
         [seed],
         workdir=workdir,
@@ -100,7 +110,7 @@ def train_seeds(
             game.init(seed)  # a start that cannot be had is refused before anything is written
         if is_first_process():
             open_workdir(folder, {"seed": seed, **config})
-            write_json(folder / "data.json", facts_of(data))
+            write_facts(folder, data)
         with _memory_explained(config):
             Loop(
                 game,
@@ -139,8 +149,11 @@ def fit(
     `options` are those of `runs.options.Options`. Objects have no words, so that a run in a folder
     is resumed with the same game, and it is the caller's to give it.
     """
-    for name in options:
+    check_count("epochs", epochs)
+    rows = {setting.name: setting for setting in OPTIONS}
+    for name, value in options.items():
         word("option of fit", name, Options._fields)
+        rows[name].check(value)
     files = Plugins(plugins)
     attacks = parse_attacks(final_attacks, files)
     how, folder = Options(**options), None if workdir is None else pathlib.Path(workdir)
@@ -155,7 +168,7 @@ def fit(
     }
     if folder is not None and is_first_process():
         open_workdir(folder, described)
-        write_json(folder / "data.json", facts_of(game.data))
+        write_facts(folder, game.data)
     loop = Loop(
         game,
         epochs=epochs,
@@ -222,7 +235,7 @@ def _conclude(
     on_end: Callable[[Run], Any] | None,
 ) -> Run:
     """Attack the test set and write summary.json, unless it is there already."""
-    with Checkpoints(folder, report=print) as checkpoints:
+    with Checkpoints(folder, report=warnings.warn) as checkpoints:
         run = Run(game, checkpoints, "best", workdir=folder, config=config)
         names, checked = [attack.name for attack in attacks], options["select_check"]
         there = run.summary
