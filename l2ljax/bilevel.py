@@ -101,37 +101,37 @@ def init_state(
     return State(zero, zero + 0, theta, theta_stats, opt_theta, phi, phi_stats, opt_phi, *average)
 
 
-def outside(f: Apply, mode: Mode, rng: Array) -> Forward:
-    """f in a mode, with a dropout key for each of its passes: over x + delta."""
+def outside(apply: Apply, mode: Mode, rng: Array) -> Forward:
+    """apply in a mode, with a dropout key for each of its passes: over x + delta."""
 
-    def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
+    def forward(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
         key = jax.random.fold_in(rng, draw)
         # A `Functional` knows by itself which of its draws differ between devices.
-        key = key if isinstance(f, Functional) else devices.own_key(key)
-        logits, stats = f(theta, stats, x, mode, key, **ask)
+        key = key if isinstance(apply, Functional) else devices.own_key(key)
+        logits, stats = apply(theta, stats, x, mode, key, **ask)
         if not ask:
             gate.check_logits(logits, len(x))
         return logits, stats
 
-    return seeing
+    return forward
 
 
-def inside(f: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Forward:
-    """f as the inner problem sees it: while delta is made.
+def inside(apply: Apply, mode: Mode, rng: Array, theta_stats: Tree) -> Forward:
+    """apply as the inner problem sees it: while delta is made.
 
     `update` hands the statistics from pass to pass. `batch` and `eval` keep none, and every pass
     in `eval` sees those of the step's beginning.
     """
-    return evaluating(f, theta_stats) if mode == "eval" else outside(f, mode, rng)
+    return evaluating(apply, theta_stats) if mode == "eval" else outside(apply, mode, rng)
 
 
-def evaluating(f: Apply, theta_stats: Tree) -> Forward:
-    """f in eval mode, always with these statistics."""
+def evaluating(apply: Apply, theta_stats: Tree) -> Forward:
+    """apply in eval mode, always with these statistics."""
 
-    def seeing(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
-        return f(theta, theta_stats, x, "eval", **ask)[0], stats
+    def forward(theta: Tree, stats: Tree, x: Array, draw: Array | int = 0, **ask: Any):
+        return apply(theta, theta_stats, x, "eval", **ask)[0], stats
 
-    return seeing
+    return forward
 
 
 def make_step(

@@ -84,10 +84,12 @@ def compare(given: dict[str, Any]) -> int:
     options["attacks"] = ",".join(attacks)
     if options["against"] not in methods:
         raise InputError(f"--against={options['against']} is not among --methods")
-    pairs = [tuple(pair.split(":")) for pair in options["pairs"].split(",") if pair]
-    for pair in pairs:
-        if len(pair) != 2 or not set(pair) <= set(methods):
-            raise InputError(f"--pairs: {':'.join(pair)} is no A:B of two of --methods")
+    both = {f"{a}:{b}": (a, b) for a in methods for b in methods}  # a method may hold a colon
+    listed = [pair for pair in options["pairs"].split(",") if pair]
+    for pair in listed:
+        if pair not in both:
+            raise InputError(f"--pairs: {pair} is no A:B of two of --methods")
+    pairs = [both[pair] for pair in listed]
     words = _words(options["flags"])
     table = train.flags_for(words)
     for method in methods:

@@ -151,7 +151,8 @@ def _pairs_page(report: dict[str, Any]) -> str:
     if not report["pairs"]:
         return ""
     lines = [["method", "minus", report["attacks"][-1]]]
-    lines += [[*name.split(":"), _shown(gap)] for name, gap in report["pairs"].items()]
+    both = {f"{a}:{b}": (a, b) for a in report["rows"] for b in report["rows"]}
+    lines += [[*both[name], _shown(gap)] for name, gap in report["pairs"].items()]
     return f"\nOther differences, in the same way:\n\n{markdown(lines)}\n"
 
 
