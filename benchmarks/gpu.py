@@ -29,6 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAPER = "plain,pgm,naive_l2l,grad_l2l,two_step_l2l"
 
 STAGES: dict[str, list[str]] = {
+    "accelerator": ["accelerator.py"],
     "mfu": [
         "mfu.py",
         "--models=wrn-34-10,wrn-34-4",

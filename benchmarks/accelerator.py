@@ -1,0 +1,155 @@
+"""Does the accelerator compute what the CPU computes? Every method's first steps on both.
+
+    python benchmarks/accelerator.py --out=results/gpu/accelerator
+    python benchmarks/accelerator.py --methods=plain,grad_l2l --accelerator=cpu
+
+Both devices stand in one process and start from the same parameters, images and keys; each program
+is traced for its own kind of device. In float64 the two may differ by rounding alone: the largest
+relative difference of a loss, and of a player's parameters after the last step, must stay below
+1e-9. Beside it stands float32 as a user runs it, where an H100's convolutions and products take
+their operands in TensorFloat-32: it is shown and not judged. Much of the library asks for float32
+by name; so the name means float64 while that side runs. With --accelerator=cpu the programs of a
+GPU run on the CPU, which tries the script itself. Ends with 1 if a method differs.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+os.environ.setdefault("JAX_PLATFORMS", "")  # every kind of device that there is
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from l2ljax.commands.flags import run_main
+from l2ljax.data.batches import epoch_order
+from l2ljax.errors import InputError
+from l2ljax.machine import describe, prepare
+from l2ljax.methods import METHODS
+from l2ljax.runs.config import resolve
+from l2ljax.runs.from_config import game_of
+from l2ljax.runs.run import load_data
+from l2ljax.settings import Setting, defaults
+from l2ljax.target import compiling_for
+from l2ljax.types import Tree
+from written import command, write
+
+TOLERANCE = 1e-9
+"""The relative difference that float64's rounding may make in a few steps."""
+
+COMPARED = ("losses", "theta", "phi")
+
+FLAGS = [
+    Setting("methods", str, "methods joined by commas; all", ",".join(METHODS)),
+    Setting("steps", int, "steps of training", 4),
+    Setting("batch_size", int, "images of a step", 32),
+    Setting("accelerator", str, "the other device: gpu | tpu | cpu", "gpu"),
+    Setting("out", str, "path of the report without its ending", "runs/accelerator"),
+    Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
+]
+
+
+def first_steps(method: str, device: Any, traced_for: str, options: dict[str, Any]) -> Tree:
+    """The losses of the first steps and both players after them, on that device."""
+    config = resolve(
+        {"method": method, "dataset": "digits", "batch_size": options["batch_size"], "seed": 0}
+    )
+    data = load_data(config, None)
+    with jax.default_device(jax.devices("cpu")[0]):
+        game = game_of(config, data)
+        state = game.init(0)
+    losses = []
+    with jax.default_device(device), compiling_for(traced_for):
+        state = jax.device_put(state, device)
+        x, y = jax.device_put((data.x_train, data.y_train), device)
+        order = jax.device_put(epoch_order(0, 0, 0, len(data.x_train)), device)
+        step = jax.jit(game.train_step)
+        for _ in range(options["steps"]):
+            state, metrics = step(state, x, y, order, jnp.zeros((), jnp.int32), jax.random.key(1))
+            losses.append(metrics["theta/loss"])
+    return jax.device_get({"losses": losses, "theta": state.theta, "phi": state.phi})
+
+
+def apart(a: Tree, b: Tree) -> float:
+    """The largest difference of two trees, relative to the larger of the two trees' leaves."""
+    worst = 0.0
+    for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if not (np.isfinite(p).all() and np.isfinite(q).all()):
+            return float("inf")
+        scale = max(float(np.abs(p).max(initial=0)), float(np.abs(q).max(initial=0)), 1e-300)
+        worst = max(worst, float(np.abs(p - q).max(initial=0)) / scale)
+    return worst
+
+
+def differences(method: str, devices: Sequence[Any], kind: str, options: dict[str, Any]) -> Any:
+    """By width of a number and by what is compared: how far the two devices are apart."""
+    found: dict[str, Any] = {}
+    named = jnp.float32
+    for bits in ("64", "32"):
+        wide = bits == "64"
+        jnp.float32 = jnp.float64 if wide else named
+        try:
+            with jax.enable_x64(wide):
+                on_cpu, on_other = (
+                    first_steps(method, device, traced_for, options)
+                    for device, traced_for in zip(devices, ("cpu", kind), strict=True)
+                )
+        finally:
+            jnp.float32 = named
+        found[bits] = {name: apart(on_cpu[name], on_other[name]) for name in on_cpu}
+    return found
+
+
+def bench(given: dict[str, Any]) -> int:
+    """The table of all methods; 0 where float64 agrees in each."""
+    options = defaults(FLAGS) | given
+    methods = options["methods"].split(",")
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(f"--methods={method} is none of {', '.join(METHODS)}")
+    prepare(options["compilation_cache"])
+    kind = options["accelerator"]
+    try:
+        devices = jax.devices("cpu")[0], jax.devices(kind)[0]
+    except RuntimeError as error:
+        raise InputError(f"--accelerator={kind}: there is none here ({error})") from None
+    found: dict[str, Any] = {}
+    for method in methods:
+        found[method] = differences(method, devices, "gpu" if kind == "cpu" else kind, options)
+        print(method, found[method], file=sys.stderr, flush=True)
+    agree = {m: max(of["64"].values()) <= TOLERANCE for m, of in found.items()}
+    lines = [["method", "loss", "theta", "phi", "agrees", "loss (32)", "theta (32)", "phi (32)"]]
+    for method, of in found.items():
+        wide, narrow = ([f"{of[bits][name]:.1e}" for name in COMPARED] for bits in ("64", "32"))
+        lines.append([method, *wide, "yes" if agree[method] else "NO", *narrow])
+    report = {
+        "command": command("accelerator.py", given),
+        "made_with": describe(),
+        "devices": [f"{d.platform}: {d.device_kind}" for d in devices],
+        "steps": options["steps"],
+        "tolerance": TOLERANCE,
+        "differences": found,
+    }
+    write(
+        options["out"],
+        report,
+        f"The largest relative difference between {devices[1].device_kind} and the CPU, of the "
+        f"losses of {options['steps']} steps on digits and of both players after them: in float64, "
+        f"where {TOLERANCE:.0e} is allowed, and in float32 at JAX's default precision (32).",
+        lines,
+    )
+    return 0 if all(agree.values()) else 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line."""
+    return run_main("accelerator.py", __doc__, FLAGS, bench, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
