@@ -16,6 +16,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -86,22 +87,29 @@ def apart(a: Tree, b: Tree) -> float:
     return worst
 
 
-def differences(method: str, devices: Sequence[Any], kind: str, options: dict[str, Any]) -> Any:
-    """By width of a number and by what is compared: how far the two devices are apart."""
-    found: dict[str, Any] = {}
+def differences(methods: Sequence[str], devices: Sequence[Any], kind: str, options: Any) -> Any:
+    """By method, by width of a number and by what is compared: how far the devices are apart."""
+
+    def of(method: str) -> dict[str, float]:
+        with jax.enable_x64(wide):  # each thread has its own
+            on_cpu, on_other = (
+                first_steps(method, device, traced_for, options)
+                for device, traced_for in zip(devices, ("cpu", kind), strict=True)
+            )
+        found = {name: apart(on_cpu[name], on_other[name]) for name in COMPARED}
+        print(method, "float64" if wide else "float32", found, file=sys.stderr, flush=True)
+        return found
+
+    found: dict[str, Any] = {method: {} for method in methods}
     named = jnp.float32
-    for bits in ("64", "32"):
-        wide = bits == "64"
+    for wide, bits in ((True, "64"), (False, "32")):
         jnp.float32 = jnp.float64 if wide else named
         try:
-            with jax.enable_x64(wide):
-                on_cpu, on_other = (
-                    first_steps(method, device, traced_for, options)
-                    for device, traced_for in zip(devices, ("cpu", kind), strict=True)
-                )
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the time is compilation
+                for method, differs in zip(methods, pool.map(of, methods), strict=True):
+                    found[method][bits] = differs
         finally:
             jnp.float32 = named
-        found[bits] = {name: apart(on_cpu[name], on_other[name]) for name in on_cpu}
     return found
 
 
@@ -118,10 +126,7 @@ def bench(given: dict[str, Any]) -> int:
         devices = jax.devices("cpu")[0], jax.devices(kind)[0]
     except RuntimeError as error:
         raise InputError(f"--accelerator={kind}: there is none here ({error})") from None
-    found: dict[str, Any] = {}
-    for method in methods:
-        found[method] = differences(method, devices, "gpu" if kind == "cpu" else kind, options)
-        print(method, found[method], file=sys.stderr, flush=True)
+    found = differences(methods, devices, "gpu" if kind == "cpu" else kind, options)
     agree = {m: max(of["64"].values()) <= TOLERANCE for m, of in found.items()}
     lines = [["method", "loss", "theta", "phi", "agrees", "loss (32)", "theta (32)", "phi (32)"]]
     for method, of in found.items():
