@@ -3,7 +3,7 @@
     python benchmarks/accelerator.py --out=results/gpu/accelerator
     python benchmarks/accelerator.py --methods=plain,grad_l2l --accelerator=cpu
 
-Both devices stand in one process and start from the same parameters, images and keys; each program
+Both devices start from the same parameters, images and keys; each program
 is traced for its own kind of device. In float64 the two may differ by rounding alone: the largest
 relative difference of a loss, and of a player's parameters after the last step, must stay below
 1e-9. Beside it stands float32 as a user runs it, where an H100's convolutions and products take
@@ -12,16 +12,18 @@ by name; so the name means float64 while that side runs. With --accelerator=cpu 
 GPU run on the CPU, which tries the script itself. Ends with 1 if a method differs.
 """
 
+import multiprocessing
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 os.environ.setdefault("JAX_PLATFORMS", "")  # every kind of device that there is
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the processes share its memory
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,7 @@ FLAGS = [
     Setting("methods", str, "methods joined by commas; all", ",".join(METHODS)),
     Setting("steps", int, "steps of training", 4),
     Setting("batch_size", int, "images of a step", 32),
+    Setting("processes", int, "methods that are compared at once", 1),
     Setting("accelerator", str, "the other device: gpu | tpu | cpu", "gpu"),
     Setting("out", str, "path of the report without its ending", "runs/accelerator"),
     Setting("compilation_cache", str, "folder of compiled programs; empty turns it off", "user"),
@@ -87,29 +90,23 @@ def apart(a: Tree, b: Tree) -> float:
     return worst
 
 
-def differences(methods: Sequence[str], devices: Sequence[Any], kind: str, options: Any) -> Any:
-    """By method, by width of a number and by what is compared: how far the devices are apart."""
-
-    def of(method: str) -> dict[str, float]:
-        with jax.enable_x64(wide):  # each thread has its own
-            on_cpu, on_other = (
-                first_steps(method, device, traced_for, options)
-                for device, traced_for in zip(devices, ("cpu", kind), strict=True)
-            )
-        found = {name: apart(on_cpu[name], on_other[name]) for name in COMPARED}
-        print(method, "float64" if wide else "float32", found, file=sys.stderr, flush=True)
-        return found
-
-    found: dict[str, Any] = {method: {} for method in methods}
+def differences(method: str, accelerator: str, options: dict[str, Any]) -> dict[str, Any]:
+    """By width of a number and by what is compared: how far the two devices are apart."""
+    prepare(options["compilation_cache"])
+    sides = (("cpu", "cpu"), (accelerator, "gpu" if accelerator == "cpu" else accelerator))
+    found: dict[str, Any] = {}
     named = jnp.float32
     for wide, bits in ((True, "64"), (False, "32")):
         jnp.float32 = jnp.float64 if wide else named
         try:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the time is compilation
-                for method, differs in zip(methods, pool.map(of, methods), strict=True):
-                    found[method][bits] = differs
+            with jax.enable_x64(wide):
+                on_cpu, on_other = (
+                    first_steps(method, jax.devices(kind)[0], traced_for, options)
+                    for kind, traced_for in sides
+                )
         finally:
             jnp.float32 = named
+        found[bits] = {name: apart(on_cpu[name], on_other[name]) for name in COMPARED}
     return found
 
 
@@ -120,13 +117,17 @@ def bench(given: dict[str, Any]) -> int:
     for method in methods:
         if method not in METHODS:
             raise InputError(f"--methods={method} is none of {', '.join(METHODS)}")
-    prepare(options["compilation_cache"])
     kind = options["accelerator"]
     try:
         devices = jax.devices("cpu")[0], jax.devices(kind)[0]
     except RuntimeError as error:
         raise InputError(f"--accelerator={kind}: there is none here ({error})") from None
-    found = differences(methods, devices, "gpu" if kind == "cpu" else kind, options)
+    found: dict[str, Any] = {}
+    with ProcessPoolExecutor(options["processes"], multiprocessing.get_context("spawn")) as pool:
+        jobs = {m: pool.submit(differences, m, kind, options) for m in methods}
+        for method, job in jobs.items():
+            found[method] = job.result()
+            print(method, found[method], file=sys.stderr, flush=True)
     agree = {m: max(of["64"].values()) <= TOLERANCE for m, of in found.items()}
     lines = [["method", "loss", "theta", "phi", "agrees", "loss (32)", "theta (32)", "phi (32)"]]
     for method, of in found.items():

@@ -29,10 +29,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAPER = "plain,pgm,naive_l2l,grad_l2l,two_step_l2l"
 
 STAGES: dict[str, list[str]] = {
-    "accelerator": ["accelerator.py"],
+    "accelerator": ["accelerator.py", "--processes=6"],
     "mfu": [
         "mfu.py",
-        "--models=wrn-34-10,wrn-34-4",
+        "--models=wrn-34-4",
         "--methods=plain,grad_l2l",
         "--batch_size=512",
         "--bf16",
@@ -47,6 +47,7 @@ STAGES: dict[str, list[str]] = {
         "--rounds=1",
     ],
     "step_cost": ["step_cost.py", f"--methods={PAPER}", "--model=wrn-34-4", "--attacker_width=1"],
+    "mfu_large": ["mfu.py", "--models=wrn-34-10", "--methods=plain", "--batch_size=512", "--bf16"],
     "scaling": ["scaling.py", "--devices=1", "--model=wrn-34-4", "--bf16", "--batch_size=256"],
     "vs_torch_all": [
         "vs_torch.py",

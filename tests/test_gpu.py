@@ -40,7 +40,7 @@ def test_a_stage_that_fails_is_left_and_the_others_run(stages, capsys):
 
 def test_bad_flags_are_refused(capsys):
     assert gpu.main(["--stages=fast"]) == 2 and gpu.main(["--minutes=0"]) == 2
-    assert "--stages=fast is none of mfu" in capsys.readouterr().err
+    assert "--stages=fast is none of accelerator, mfu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", gpu.STAGES)
