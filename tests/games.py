@@ -7,7 +7,7 @@ import optax
 
 from l2ljax.apply import functional, initialise
 from l2ljax.methods import make_method, method_settings, wants_attacker
-from l2ljax.models import make_attacker, make_classifier
+from l2ljax.models import make_classifier
 from l2ljax.types import Problem
 
 EPS = 0.1
@@ -32,6 +32,29 @@ class SmoothAttacker(nn.Module):
     def __call__(self, a):
         h = nn.tanh(nn.Conv(4, (3, 3), param_dtype=a.dtype)(a))
         return nn.tanh(nn.Conv(self.channels, (3, 3), param_dtype=a.dtype)(h))
+
+
+class TinyClassifier(nn.Module):
+    """A convolution, BatchNorm and a head on the means: all that a statistic needs."""
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x, *, train, features=False):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.tanh(nn.BatchNorm(not train, momentum=0.9)(x)).mean((1, 2))
+        return x if features else nn.Dense(self.classes)(x)
+
+
+class TinyAttacker(nn.Module):
+    """BatchNorm between two convolutions, and tanh."""
+
+    channels: int = 1
+
+    @nn.compact
+    def __call__(self, a, *, train):
+        h = nn.BatchNorm(not train, momentum=0.9)(nn.Conv(2, (3, 3))(a))
+        return nn.tanh(nn.Conv(self.channels, (3, 3))(nn.relu(h)))
 
 
 def images(n=8, size=8, channels=1, classes=10, dtype=jnp.float32):
@@ -78,14 +101,19 @@ def method_of(name, attacker=None, **changes):
     settings = {key: value for key, value in settings.items() if key in known}
     if not wants_attacker(name):
         return make_method(name, **settings)
-    return make_method(
-        name, attacker=attacker or make_attacker("wide", 1, width=1 / 16), **settings
-    )
+    return make_method(name, attacker=attacker or TinyAttacker(), **settings)
 
 
 def small_net(classes=10):
     """(f, theta, stats) of a BatchNorm network on 8x8x1 images."""
     net = make_classifier("wrn-10-1", classes, width=0.25)
+    theta, stats = initialise(net, jax.random.key(1), images()[0])
+    return functional(net), theta, stats
+
+
+def tiny_net(classes=10):
+    """The same of a net with one BatchNorm."""
+    net = TinyClassifier(classes)
     theta, stats = initialise(net, jax.random.key(1), images()[0])
     return functional(net), theta, stats
 
