@@ -66,7 +66,11 @@ def first_steps(method: str, device: Any, traced_for: str, options: dict[str, An
     data = load_data(config, None)
     with jax.default_device(jax.devices("cpu")[0]):
         game = game_of(config, data)
-        state = game.init(0)
+        # Networks keep their parameters in the float32 that was meant when they were defined.
+        width = jnp.result_type(float)
+        state = jax.tree.map(
+            lambda leaf: leaf.astype(width) if leaf.dtype == np.float32 else leaf, game.init(0)
+        )
     losses = []
     with jax.default_device(device), compiling_for(traced_for):
         state = jax.device_put(state, device)
