@@ -14,6 +14,7 @@ that shares are of busy time. View the trace itself with `tensorboard --logdir=W
 
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -92,7 +93,11 @@ class Trace:
         """Record no more, and read what was recorded."""
         jax.profiler.stop_trace()
         newest = max(self.folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-        self.events = list(_operations(jax.profiler.ProfileData.from_file(str(newest))))
+        with warnings.catch_warnings():
+            # JAX 0.12 warns when it first makes the type of an event's facts. Where warnings are
+            # errors, native code cannot pass that one on, and the process would be aborted.
+            warnings.filterwarnings("ignore", ".*has no __module__ attribute", DeprecationWarning)
+            self.events = list(_operations(jax.profiler.ProfileData.from_file(str(newest))))
 
     def page(self, program: Any) -> str:
         """The table for a person; the compiled program tells whose an operation is."""
