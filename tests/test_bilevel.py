@@ -14,11 +14,12 @@ from games import (
     SGD,
     SmoothAttacker,
     SmoothClassifier,
+    TinyClassifier,
     images,
     method_of,
     seen_by,
-    small_net,
     solve,
+    tiny_net,
 )
 from l2ljax.apply import functional, initialise
 from l2ljax.ball import Radii
@@ -86,7 +87,7 @@ def test_both_gradients_match_an_independent_writing_and_finite_differences(name
         f, g, _, state, x, y, step = smooth_game(name)
         after, metrics = jax.jit(step)(state, (x, y), jax.random.key(0))
         d_theta, d_phi = moves(state, after)
-        delta = reference(name, f, g, state.theta, state.phi, x, y)
+        delta = jax.jit(lambda phi: reference(name, f, g, state.theta, phi, x, y))(state.phi)
 
         def on_constant_delta(theta):
             return cross_entropy(f(theta, {}, x + delta, "eval")[0], y).mean()
@@ -95,9 +96,10 @@ def test_both_gradients_match_an_independent_writing_and_finite_differences(name
             delta = reference(name, f, g, state.theta, phi, x, y)
             return cross_entropy(f(state.theta, {}, x + delta, "eval")[0], y).mean()
 
-        np.testing.assert_allclose(metrics["theta/loss"], on_constant_delta(state.theta))
-        chex.assert_trees_all_close(d_theta, jax.grad(on_constant_delta)(state.theta), atol=1e-9)
-        chex.assert_trees_all_close(d_phi, jax.grad(through_delta)(state.phi), atol=1e-9)
+        loss, slope = jax.jit(jax.value_and_grad(on_constant_delta))(state.theta)
+        np.testing.assert_allclose(metrics["theta/loss"], loss)
+        chex.assert_trees_all_close(d_theta, slope, atol=1e-9)
+        chex.assert_trees_all_close(d_phi, jax.jit(jax.grad(through_delta))(state.phi), atol=1e-9)
         flat = jax.flatten_util.ravel_pytree
         np.testing.assert_allclose(
             flat(d_theta)[0], finite_differences(on_constant_delta, state.theta), atol=1e-8
@@ -111,7 +113,7 @@ def test_both_gradients_match_an_independent_writing_and_finite_differences(name
 def test_two_step_gradient_of_phi_has_the_path_through_delta0_and_none_through_u():
     with jax.enable_x64(True):
         f, g, _, state, x, y, step = smooth_game("two_step_l2l")
-        _, d_phi = moves(state, step(state, (x, y), jax.random.key(0))[0])
+        _, d_phi = moves(state, jax.jit(step)(state, (x, y), jax.random.key(0))[0])
 
         def u_hat(x):
             u = jax.grad(lambda x: cross_entropy(f(state.theta, {}, x, "eval")[0], y).sum())(x)
@@ -120,8 +122,8 @@ def test_two_step_gradient_of_phi_has_the_path_through_delta0_and_none_through_u
         def call(phi, x, u):
             return EPS * g(phi, {}, jnp.concatenate([x, u], -1), "eval")[0]
 
-        base = call(state.phi, x, u_hat(x))
-        frozen_u = u_hat(x + base)
+        base = jax.jit(lambda: call(state.phi, x, u_hat(x)))()
+        frozen_u = jax.jit(u_hat)(x + base)
 
         def loss(phi, image, u_is_frozen=True):
             delta0 = call(phi, x, u_hat(x))
@@ -195,7 +197,7 @@ def test_the_batchnorm_table(order):
 
 
 def test_craft_bn_update_lets_the_statistics_see_the_clean_images_too():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("fgsm", clean_mix=False)
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
@@ -249,7 +251,7 @@ def test_gain_moves_phi_and_neither_the_loss_nor_theta():
 
 
 def test_the_average_follows_theta_with_its_decay():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("plain")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x, ema=True)
@@ -261,7 +263,7 @@ def test_the_average_follows_theta_with_its_decay():
 
 
 def test_a_step_is_a_function_of_step_rollbacks_and_key():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("pgm", attacker_start="uniform")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
@@ -278,7 +280,7 @@ def test_a_step_is_a_function_of_step_rollbacks_and_key():
 
 
 def test_the_radius_is_warmed_up():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("fgsm", clean_mix=False)
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
@@ -291,7 +293,7 @@ def test_the_radius_is_warmed_up():
 
 
 def test_wrong_shapes_are_refused_at_the_door():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("plain")
     state = init_state(jax.random.key(0), theta, stats, method, SGD, SGD, x)
@@ -320,8 +322,13 @@ def test_grad_l2l_learns_to_attack_a_frozen_classifier():
     for _ in range(150):
         state, metrics = step(state, (x, y), jax.random.key(0))
     ell = ATTACK_LOSSES["ce"](seen_by(f), theta, {}, x, y)
-    fgsm = solve(method_of("fgsm").solver, ell, x, y, theta)
-    clean, strong = ell(theta, x).mean(), ell(theta, x + fgsm.delta).mean()
+
+    @jax.jit
+    def losses():
+        fgsm = solve(method_of("fgsm").solver, ell, x, y, theta)
+        return ell(theta, x).mean(), ell(theta, x + fgsm.delta).mean()
+
+    clean, strong = losses()
     assert (metrics["theta/loss"] - clean) / (strong - clean) > 0.7
     assert no_phi(jax.random.key(0), x) == ({}, {})
 
@@ -350,15 +357,14 @@ def test_parts_of_a_batch_move_the_players_as_the_whole_batch_does(name, order):
 
 
 def test_statistics_go_from_part_to_part_and_the_step_counts_once():
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
     method = method_of("plain")
     state = init_state(KEY, theta, stats, method, SGD, SGD, x, ema=True)
     step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS, accumulate=2, ema_decay=0.9))
     after, _ = step(state, (x, y), KEY)
-    expected = stats
-    for part in (x[:4], x[4:]):
-        _, expected = f(theta, expected, part, "update")
+    looking = jax.jit(lambda stats, part: f(theta, stats, part, "update")[1])
+    expected = looking(looking(stats, x[:4]), x[4:])
     chex.assert_trees_all_close(after.theta_stats, expected, atol=1e-6)
     # Once, with the decay that the warm-up allows at step 0.
     average = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.ema, after.theta)
@@ -368,7 +374,7 @@ def test_statistics_go_from_part_to_part_and_the_step_counts_once():
 
 def test_two_seeds_under_vmap_are_two_runs():
     x, y = images()
-    net, method = make_classifier("wrn-10-1", 10, width=1 / 16), method_of("grad_l2l")
+    net, method = TinyClassifier(), method_of("grad_l2l")
     step = make_step(functional(net), method, SGD, SGD, eps=EPS)
 
     def run(key):
@@ -380,7 +386,8 @@ def test_two_seeds_under_vmap_are_two_runs():
 
     seeds = jnp.stack([jax.random.key(0), jax.random.key(1)])
     both = jax.jit(jax.vmap(run))(seeds)
-    alone = [jax.jit(run)(seed) for seed in seeds]
+    run = jax.jit(run)
+    alone = [run(seed) for seed in seeds]
     apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *(one[0].theta for one in alone))
     assert min(jax.tree.leaves(apart)) >= 0 and max(jax.tree.leaves(apart)) > 0.1
     for i, one in enumerate(alone):
@@ -391,7 +398,7 @@ def test_two_seeds_under_vmap_are_two_runs():
 
 def test_a_train_loss_of_ones_own_needs_no_metrics():
     """The step records the loss itself, with or without a word from the training loss."""
-    f, theta, stats = small_net()
+    f, theta, stats = tiny_net()
     x, y = images()
 
     def train_loss(forward, problem, theta, theta_stats, inner):
@@ -410,7 +417,7 @@ def test_a_train_loss_of_ones_own_needs_no_metrics():
 def test_passes_of_one_step_draw_different_dropout_masks():
     f, theta, stats = dropout_net()
     x, _ = images()
-    seeing = outside(f, "update", KEY)
+    seeing = jax.jit(outside(f, "update", KEY))
     first, second = (seeing(theta, stats, x, draw)[0] for draw in (0, 1))
     assert bool((first != second).any())
     assert bool((first == seeing(theta, stats, x)[0]).all())
@@ -432,6 +439,10 @@ def test_a_step_in_radii_follows_a_radius_that_is_warmed_up():
         start = {"start": "uniform"} if solver.func is pgm else {}
         relative = solver(step_size=Radii(0.25), **start)
         number = solver(step_size=0.025 * EPS, **start)
+
+        @jax.jit
+        def found(eps, solvers=(relative, number)):
+            return [solve(s, ell, x, y, theta, eps=eps).delta for s in solvers]
+
         for eps, same in ((0.1 * EPS, True), (EPS, False)):
-            found = [solve(s, ell, x, y, theta, eps=eps).delta for s in (relative, number)]
-            assert bool(jnp.allclose(*found, atol=1e-7)) is same
+            assert bool(jnp.allclose(*found(eps), atol=1e-7)) is same
