@@ -32,6 +32,10 @@ CHECK_EVERY = 10
 """After how many steps the loop asks again whether a batch is finished: it waits for the answer."""
 
 
+INT32_MAX = 2**31 - 1
+"""A compiled loop counts in int32; nobody waits for that many steps."""
+
+
 def classifier(f: Callable[..., Array]) -> Partial:
     """f as an argument of a jit: a Partial passes, any other callable is wrapped."""
     return f if isinstance(f, Partial) else Partial(f)
@@ -53,7 +57,7 @@ def iterate(
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((carry, args)))
     if not is_cpu() or (traced and done is not None):
         settings = tuple(sorted(static.items()))
-        return _compiled(step, done, settings, first, steps, carry, args)
+        return _compiled(step, done, settings, first, min(steps, INT32_MAX), carry, args)
     finished = None if done is None else jax.jit(done)
     for i in range(first, steps):
         if finished is not None and (i - first) % CHECK_EVERY == 0 and bool(finished(carry)):
