@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from l2ljax.apply import functional, initialise
@@ -116,6 +117,20 @@ def tiny_net(classes=10):
     net = TinyClassifier(classes)
     theta, stats = initialise(net, jax.random.key(1), images()[0])
     return functional(net), theta, stats
+
+
+def drawn(module, x, seed=0):
+    """theta, stats of a module with values from NumPy: nothing is compiled for them."""
+    shapes = jax.eval_shape(lambda x: initialise(module, jax.random.key(0), x), x)
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        if path[-1].key in ("scale", "var"):
+            return np.ones(leaf.shape, leaf.dtype)
+        fan_in = max(1, leaf.size // leaf.shape[-1]) if leaf.ndim > 1 else 10
+        return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def keys(n=8, seed=3):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from games import drawn
 from l2ljax.apply import as_apply, functional, initialise
 from l2ljax.checkpoint import Checkpoints
 from l2ljax.devices import AXIS
 from l2ljax.errors import CheckpointError, InputError
 from l2ljax.models import MODELS, make_classifier
-from l2ljax.models.residual import PreActBlock, WideBlock
+from l2ljax.models.residual import BasicBlock, PreActBlock, WideBlock, again
 from l2ljax.models.small import MLP
 
 KEY = jax.random.key(0)
@@ -37,6 +38,24 @@ def tiny(name, **keywords):
 def parameters(module, shape):
     state = jax.eval_shape(lambda x: module.init(KEY, x, train=False), jnp.zeros((2, *shape)))
     return sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+
+
+def without_blocks(module):
+    """f of the net whose residual blocks only give their input the shape that they owe."""
+    f = functional(module)
+
+    def shape_alone(run, args, kwargs, context):
+        block = context.module
+        if not isinstance(block, WideBlock | PreActBlock | BasicBlock):
+            return run(*args, **kwargs)
+        x = args[0][:, :: block.stride, :: block.stride]
+        return jnp.tile(x, block.features // x.shape[-1])
+
+    def apply(*args, **keywords):
+        with nn.intercept_methods(shape_alone):
+            return f(*args, **keywords)
+
+    return apply
 
 
 def test_every_model_in_the_table_is_tested_here():
@@ -87,10 +106,10 @@ def test_last_batch_norm_and_relu_of_preact_stand_before_the_pooling():
     x = jax.random.uniform(KEY, (4, 8, 8, 1))
 
     def features(name):
-        theta, stats = initialise(tiny(name), KEY, x)
+        theta, stats = drawn(tiny(name), x)
         if "bn" in theta:
             theta["bn"]["bias"] = jnp.linspace(-100.0, 0.0, theta["bn"]["bias"].size)
-        f = functional(tiny(name))
+        f = without_blocks(tiny(name))
         return jax.jit(lambda theta: f(theta, stats, x, "batch", features=True)[0])(theta)
 
     h = features("preact_resnet18")
@@ -98,9 +117,26 @@ def test_last_batch_norm_and_relu_of_preact_stand_before_the_pooling():
     assert (features("preact_resnet18_gradalign") < 0).any()
 
 
+def initial(module, *paths):
+    """What a few layers of the net start from; no other is drawn."""
+
+    @jax.jit
+    def draw():
+        theta, picked = module.init(KEY, jnp.zeros((1, 8, 8, 1)), train=False)["params"], {}
+        for *parents, last in paths:
+            there, here = theta, picked
+            for name in parents:
+                there, here = there[name], here.setdefault(name, {})
+            here[last] = there[last]
+        return picked
+
+    return draw()
+
+
 def test_initial_values_of_gradaligns_preact_are_he_and_of_the_others_pytorchs():
     for name, he in (("preact_resnet18", False), ("preact_resnet18_gradalign", True)):
-        theta, _ = initialise(make_classifier(name, 10, width=1 / 4), KEY, jnp.zeros((1, 8, 8, 1)))
+        blocks = ("group4_block2", "conv2"), ("group2_block1", "shortcut")
+        theta = initial(make_classifier(name, 10, width=1 / 4), *blocks, ("head",))
         kernel = theta["group4_block2"]["conv2"]["kernel"]  # 128 channels in and out
         spread = np.sqrt((2 if he else 1 / 3) / (9 * 128))
         np.testing.assert_allclose(kernel.std(), spread, rtol=0.05)
@@ -131,9 +167,8 @@ def test_the_last_layer_of_a_bfloat16_net_is_float32(name):
     """Logits are the float32 features through a float32 head, never rounded to bfloat16."""
     x = jax.random.uniform(KEY, (4, 8, 8, 1))
     module, last = tiny(name, dtype=jnp.bfloat16), "fc3" if name == "small_cnn" else "head"
-    theta, stats = initialise(module, KEY, x)
-    theta[last] = jax.tree.map(lambda leaf: jax.random.normal(KEY, leaf.shape), theta[last])
-    f = functional(module)
+    theta, stats = drawn(module, x)
+    f = without_blocks(module)
 
     @jax.jit
     def both(theta):
@@ -144,6 +179,7 @@ def test_the_last_layer_of_a_bfloat16_net_is_float32(name):
     exact = np.asarray(h, float) @ np.asarray(theta[last]["kernel"], float)
     np.testing.assert_allclose(logits, exact + theta[last]["bias"], rtol=1e-5, atol=1e-6)
 
+    f = functional(module)
     jaxpr = jax.make_jaxpr(lambda theta: f(theta, stats, x, "eval")[0])(theta)
     dot = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"][-1]
     assert {v.aval.dtype.name for v in (*dot.invars, *dot.outvars)} == {"float32"}
@@ -165,21 +201,24 @@ def test_any_image_size_gives_float32_logits(name, shape, dtype):
 def test_features_are_what_the_head_sees_need_no_head_and_change_no_initial_value(name):
     x = jax.random.uniform(KEY, (3, 8, 8, 1))
     module, last = tiny(name), "fc3" if name == "small_cnn" else "head"
-    theta, stats = initialise(module, KEY, x)
-    same_stats = dict(jax.jit(partial(module.init, train=False, features=True))(KEY, x))
-    headless = same_stats.pop("params")
+
+    @jax.jit
+    def start():
+        return [dict(module.init(KEY, x, train=False, features=how)) for how in (False, True)]
+
+    stats, same_stats = start()
+    theta, headless = stats.pop("params"), same_stats.pop("params")
     chex.assert_trees_all_equal(headless, {k: theta[k] for k in theta if k != last})
     chex.assert_trees_all_equal(same_stats, stats)
     assert last in theta
 
     @jax.jit
     def both(headless, head):
-        f = functional(module)
+        f = without_blocks(module)
         h = f(headless, stats, x, "batch", features=True)[0]
         return f({**headless, last: head}, stats, x, "batch")[0], h @ head["kernel"] + head["bias"]
 
-    head = jax.tree.map(lambda leaf: jax.random.normal(KEY, leaf.shape), theta[last])
-    logits, expected = both(headless, head)
+    logits, expected = both(headless, drawn(module, x)[0][last])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     assert jnp.abs(logits[0] - logits[1]).max() > 1e-3
 
@@ -198,24 +237,20 @@ def test_features_are_float32_vectors(name, dtype):
 def test_images_are_normalised_inside(name):
     x = jax.random.uniform(KEY, (2, 16, 16, 3))
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.4, 0.3])
-    module = tiny(name, mean=mean, std=std)
-    theta, stats = initialise(module, KEY, x)
 
-    @jax.jit
-    def first_layer_input(x):
-        seen = []
+    class Seen(Exception):
+        """What the first layer gets."""
 
-        def watch(run, args, kwargs, context):
-            if isinstance(context.module, nn.Conv | nn.Dense):
-                seen.append(args[0])
-            return run(*args, **kwargs)
+    def watch(run, args, kwargs, context):
+        if isinstance(context.module, nn.Conv | nn.Dense):
+            raise Seen(args[0])
+        return run(*args, **kwargs)
 
-        with nn.intercept_methods(watch):
-            module.apply({"params": theta, **stats}, x, train=False)
-        return seen[0]
-
+    with nn.intercept_methods(watch), pytest.raises(Seen) as seen:
+        tiny(name, mean=mean, std=std).init(KEY, x, train=False)
+    (first_layer_input,) = seen.value.args
     expected = (np.asarray(x) - mean) / std
-    np.testing.assert_allclose(first_layer_input(x).ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(first_layer_input.ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_of_another_channel_count_are_refused():
@@ -260,7 +295,8 @@ def test_downsampling_follows_the_published_strides():
 
 
 def test_initial_values_of_wrn():
-    theta, _ = initialise(make_classifier("wrn-10-4", 10), KEY, jnp.zeros((1, 8, 8, 1)))
+    layers = [(f"group{g}_block1", layer) for g in (1, 2, 3) for layer in ("conv2", "shortcut")]
+    theta = initial(make_classifier("wrn-10-4", 10), *layers, ("head",))
     for group, features in ((1, 64), (2, 128), (3, 256)):
         kernel = theta[f"group{group}_block1"]["conv2"]["kernel"]
         np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * features)), rtol=0.05)
@@ -300,12 +336,14 @@ def test_mlp_takes_any_activation_and_any_depth():
 
 
 def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
+    """In a block with two of them; below, every BatchNorm of every net is shown to be such a one."""
     x = jax.random.uniform(KEY, (8, 8, 8, 1))
-    f, (theta, stats) = functional(tiny("wrn-10-1")), initialise(tiny("wrn-10-1"), KEY, x)
+    block = WideBlock(4, 2, 0.0, jnp.float32)
+    f, (theta, stats) = functional(block), drawn(block, x)
     whole, whole_stats = jax.jit(lambda x: f(theta, stats, x, "update"))(x)
     run = jax.jit(jax.vmap(lambda x: f(theta, stats, x, "update"), axis_name=AXIS))
     parts, parts_stats = run(x.reshape(2, 4, 8, 8, 1))
-    np.testing.assert_allclose(parts.reshape(8, 10), whole, atol=1e-3)
+    np.testing.assert_allclose(parts.reshape(whole.shape), whole, atol=1e-3)
     for a, b in zip(jax.tree.leaves(parts_stats), jax.tree.leaves(whole_stats), strict=True):
         np.testing.assert_allclose(a, np.stack([b, b]), atol=1e-4)
 
@@ -314,10 +352,9 @@ def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
 def test_remat_keeps_less_for_the_backward_pass(name):
     x = jax.random.uniform(KEY, (4, 8, 8, 1))
     kept = []
+    theta, stats = jax.eval_shape(lambda: initialise(tiny(name), KEY, x))
     for remat in (False, True):
-        net = tiny(name, remat=remat)
-        theta, stats = jax.eval_shape(lambda net=net: initialise(net, KEY, x))
-        f = functional(net)
+        f = functional(tiny(name, remat=remat))
         back = jax.eval_shape(
             lambda theta, stats, f=f: jax.vjp(lambda t: f(t, stats, x, "batch")[0], theta)[1],
             theta,
@@ -328,12 +365,22 @@ def test_remat_keeps_less_for_the_backward_pass(name):
     assert kept[1] - weights < 0.5 * (kept[0] - weights)
 
 
+class OneBlock(nn.Module):
+    """A residual block as the nets make it, with BatchNorm and dropout."""
+
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return again(WideBlock, self.remat)(4, 2, 0.3, jnp.float32, name="block")(x, train)
+
+
 def test_remat_changes_no_gradient():
     x = jax.random.uniform(KEY, (4, 8, 8, 1))
-    theta, stats = initialise(tiny("wrn-10-1"), KEY, x)
+    theta, stats = drawn(OneBlock(False), x)
     found = []
     for remat in (False, True):
-        f = functional(tiny("wrn-10-1", remat=remat, dropout=0.3))
+        f = functional(OneBlock(remat))
 
         def loss(theta, f=f):
             logits, after = f(theta, stats, x, "update", KEY)
