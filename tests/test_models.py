@@ -336,7 +336,7 @@ def test_mlp_takes_any_activation_and_any_depth():
 
 
 def test_batch_norm_over_a_device_axis_is_batch_norm_over_the_whole_batch():
-    """In a block with two of them; below, every BatchNorm of every net is shown to be such a one."""
+    """In a block with two of them; below, every BatchNorm of every net proves to be such a one."""
     x = jax.random.uniform(KEY, (8, 8, 8, 1))
     block = WideBlock(4, 2, 0.0, jnp.float32)
     f, (theta, stats) = functional(block), drawn(block, x)
