@@ -3,12 +3,12 @@
     python benchmarks/accelerator.py --out=results/gpu/accelerator
     python benchmarks/accelerator.py --methods=plain,grad_l2l --accelerator=cpu
 
-Both devices start from the same parameters, images and keys; each program
-is traced for its own kind of device. In float64 the two may differ by rounding alone: the largest
-relative difference of a loss, and of a player's parameters after the last step, must stay below
-1e-9. Beside it stands float32 as a user runs it, where an H100's convolutions and products take
-their operands in TensorFloat-32: it is shown and not judged. Much of the library asks for float32
-by name; so the name means float64 while that side runs. With --accelerator=cpu the programs of a
+Both devices start from the same parameters, images and keys. Each program is traced for its own
+kind of device. In float64 the two may differ by rounding alone: the largest relative difference of
+a loss, and of a player's parameters after the last step, must stay below 1e-9. Float32 stands
+beside it as a user runs it. There an H100's convolutions and products take their operands in
+TensorFloat-32, so that it is shown and not judged. Much of the library asks for float32 by name, so
+that name means float64 while the first comparison runs. With --accelerator=cpu the programs of a
 GPU run on the CPU, which tries the script itself. Ends with 1 if a method differs.
 """
 
@@ -84,7 +84,7 @@ def first_steps(method: str, device: Any, traced_for: str, options: dict[str, An
 
 
 def apart(a: Tree, b: Tree) -> float:
-    """The largest difference of two trees, relative to the larger of the two trees' leaves."""
+    """The largest difference of a leaf, relative to the leaf's largest entry; inf for a NaN."""
     worst = 0.0
     for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         if not (np.isfinite(p).all() and np.isfinite(q).all()):

@@ -8,7 +8,7 @@ import optax
 
 from l2ljax.apply import functional, initialise
 from l2ljax.methods import make_method, method_settings, wants_attacker
-from l2ljax.models import make_classifier
+from l2ljax.models import make_attacker, make_classifier
 from l2ljax.types import Problem
 
 EPS = 0.1
@@ -45,17 +45,6 @@ class TinyClassifier(nn.Module):
         x = nn.Conv(4, (3, 3))(x)
         x = nn.tanh(nn.BatchNorm(not train, momentum=0.9)(x)).mean((1, 2))
         return x if features else nn.Dense(self.classes)(x)
-
-
-class TinyAttacker(nn.Module):
-    """BatchNorm between two convolutions, and tanh."""
-
-    channels: int = 1
-
-    @nn.compact
-    def __call__(self, a, *, train):
-        h = nn.BatchNorm(not train, momentum=0.9)(nn.Conv(2, (3, 3))(a))
-        return nn.tanh(nn.Conv(self.channels, (3, 3))(nn.relu(h)))
 
 
 def images(n=8, size=8, channels=1, classes=10, dtype=jnp.float32):
@@ -102,7 +91,9 @@ def method_of(name, attacker=None, **changes):
     settings = {key: value for key, value in settings.items() if key in known}
     if not wants_attacker(name):
         return make_method(name, **settings)
-    return make_method(name, attacker=attacker or TinyAttacker(), **settings)
+    return make_method(
+        name, attacker=attacker or make_attacker("wide", 1, width=1 / 16), **settings
+    )
 
 
 def small_net(classes=10):

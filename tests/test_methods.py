@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SETTINGS, SGD, images, keys, method_of, seen_by, tiny_net
+from games import EPS, SETTINGS, SGD, images, keys, method_of, seen_by, small_net
 from games import solve as solve_once
 from l2ljax.ball import STARTS, Radii
 from l2ljax.bilevel import init_state, make_step
@@ -23,7 +23,7 @@ from l2ljax.types import Method, without_statistics
 
 @functools.cache
 def net():
-    return tiny_net()
+    return small_net()
 
 
 @functools.cache
