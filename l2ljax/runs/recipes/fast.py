@@ -10,8 +10,8 @@ FAST_AT = Recipe(
 Expected, quoted: 83.34 clean and 43.21 AutoAttack (RobustBench's entry of the released weights);
 users who run the released script report 79.3-79.5 clean and 44.9-45.3 under PGD. Measured once, in
 bfloat16 and without AutoAttack: results/gpu/fast_at.json. Their early stop compares PGD-5 on a
-training batch; ours is the guard (--on_overfitting) on the validation split. CIFAR-100 and SVHN are not theirs: the same settings,
-for SVHN the rate of GradAlign's authors.
+training batch; ours is the guard (--on_overfitting) on the validation split. CIFAR-100 and SVHN
+are not theirs: the same settings, for SVHN the rate of GradAlign's authors.
 """,
     all={
         "model": "preact_resnet18",
