@@ -45,6 +45,9 @@ from written import command, write
 TOLERANCE = 1e-9
 """The relative difference that float64's rounding may make in a few steps."""
 
+CONSTANT = {"theta_schedule": "constant", "phi_schedule": "constant", "eps_warmup": 0}
+"""A schedule computes its rate in float32, and two devices round the rates of a warm-up apart."""
+
 COMPARED = ("losses", "theta", "phi")
 
 FLAGS = [
@@ -60,9 +63,8 @@ FLAGS = [
 
 def first_steps(method: str, device: Any, traced_for: str, options: dict[str, Any]) -> Tree:
     """The losses of the first steps and both players after them, on that device."""
-    config = resolve(
-        {"method": method, "dataset": "digits", "batch_size": options["batch_size"], "seed": 0}
-    )
+    settings = {"method": method, "dataset": "digits", "batch_size": options["batch_size"]}
+    config = resolve(settings | CONSTANT | {"seed": 0})
     data = load_data(config, None)
     with jax.default_device(jax.devices("cpu")[0]):
         game = game_of(config, data)

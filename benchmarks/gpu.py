@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAPER = "plain,pgm,naive_l2l,grad_l2l,two_step_l2l"
 
 STAGES: dict[str, list[str]] = {
-    "accelerator": ["accelerator.py", "--processes=6"],
+    "accelerator": ["accelerator.py", "--processes=12"],
     "mfu": [
         "mfu.py",
         "--models=wrn-34-4",

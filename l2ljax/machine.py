@@ -56,10 +56,10 @@ def _keep_programs(folder: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def describe() -> dict[str, str]:
+def describe() -> dict[str, str | None]:
     """Versions, device and commit: what a number was measured with."""
     packages = ("l2ljax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {name: _version(name) for name in packages}
     device = jax.devices()[0]
     kind = device.device_kind if device.platform != "cpu" else _processor()
     return {
@@ -94,3 +94,11 @@ def _commit() -> str:
 def have(package: str) -> bool:
     """Whether that package is installed."""
     return importlib.util.find_spec(package) is not None
+
+
+def _version(package: str) -> str | None:
+    """None where a package is used from its sources and was never installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
