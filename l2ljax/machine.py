@@ -56,7 +56,7 @@ def _keep_programs(folder: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def describe() -> dict[str, str | None]:
+def describe() -> dict[str, str]:
     """Versions, device and commit: what a number was measured with."""
     packages = ("l2ljax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {name: _version(name) for name in packages}
@@ -96,9 +96,9 @@ def have(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _version(package: str) -> str | None:
-    """None where a package is used from its sources and was never installed."""
+def _version(package: str) -> str:
+    """A package may be used from its sources, without an installation."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return "not installed"
