@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 
 from l2ljax.attacks import Budget, autoattack, checks
 from l2ljax.attacks.autoattack import OFFICIAL, PARTS, VERSIONS
+from l2ljax.losses import dlr
 
 KEY = jax.random.key(3)
 EPS = 0.08
@@ -238,6 +239,19 @@ def test_what_the_official_suite_warns_of_is_told():
     for words, f in cases.items():
         assert words in warned(f)
     assert warned(Partial(logits, theta)) == ""
+
+
+def test_where_dlr_is_constant_a_gradient_of_zero_is_no_sign_of_masking():
+    """The label is third in the order of the logits; all numbers are exact in float32."""
+
+    def f(x):
+        return 2 * x.mean((1, 2, 3))[:, None] * jnp.arange(5.0)
+
+    x, y = np.full((4, 4, 4, 1), 0.5, np.float32), np.full(4, 2)
+    assert not jax.grad(lambda x: dlr(f(x), jnp.asarray(y)).sum())(x).any()
+    assert checks.zero_gradient(f, checks.first_batch(x, y, 4)) is None
+    masked = Partial(lambda x: f(jax.lax.stop_gradient(x)))
+    assert "4 of 4 images" in str(checks.zero_gradient(masked, checks.first_batch(x, y + 2, 4)))
 
 
 def test_channels_where_the_height_belongs_are_told():

@@ -4,6 +4,7 @@ Each Python block runs alone, in a namespace of its own, as if it were copied fr
 """
 
 import importlib
+import importlib.metadata
 import pathlib
 import re
 import shlex
@@ -162,3 +163,16 @@ def test_no_page_of_results_calls_a_commit_dirty():
     pages = [*(ROOT / "results").glob("*.md"), *(ROOT / "results").glob("*.json")]
     assert len(pages) > 20
     assert not [page.name for page in pages if "-dirty" in page.read_text()]
+
+
+def test_a_package_that_is_not_installed_is_said_to_be_so(monkeypatch):
+    """A benchmark may run from a copy of the source, whose package has no version."""
+
+    def version(name):
+        if name == "l2ljax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    said = machine.describe()
+    assert said["l2ljax"] == "not installed" and said["optax"] == "1.2.3"

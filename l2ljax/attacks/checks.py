@@ -53,8 +53,12 @@ def first_batch(x: np.ndarray, y: np.ndarray, batch_size: int) -> Sample:
 
 @jax.jit
 def _no_gradient(f, x, y):
-    u = jax.grad(lambda x: dlr(f(x), y).sum())(x)
-    return (u == 0).all(tuple(range(1, u.ndim)))
+    def loss(x):
+        z = f(x)
+        return dlr(z, y).sum(), z.argmax(-1) == y
+
+    u, right = jax.grad(loss, has_aux=True)(x)
+    return right & (u == 0).all(tuple(range(1, u.ndim)))
 
 
 def check_finite(f: Callable[[Array], Array], sample: Sample) -> None:
@@ -197,7 +201,10 @@ def probabilities(z: np.ndarray) -> str | None:
 
 
 def zero_gradient(f: Callable[[Array], Array], sample: Sample) -> str | None:
-    """How many images have a DLR gradient of exactly zero."""
+    """How many images that are classified rightly have a DLR gradient of exactly zero.
+
+    Where the label is third in the order of the logits, DLR is 1 everywhere and has no gradient.
+    """
     x, y, n = sample
     zeros = int(np.asarray(_no_gradient(classifier(f), x, y))[:n].sum())
     if zeros:
