@@ -31,6 +31,7 @@ import numpy as np
 
 from l2ljax.commands.flags import run_main
 from l2ljax.data.batches import epoch_order
+from l2ljax.devices import compiling_for
 from l2ljax.errors import InputError
 from l2ljax.machine import describe, prepare
 from l2ljax.methods import METHODS
@@ -38,7 +39,6 @@ from l2ljax.runs.config import resolve
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.run import load_data
 from l2ljax.settings import Setting, defaults
-from l2ljax.target import compiling_for
 from l2ljax.types import Tree
 from written import command, write
 

@@ -36,8 +36,8 @@ from l2ljax.ball import NORMS, scale
 from l2ljax.commands.flags import run_main
 from l2ljax.errors import InputError, nearest
 from l2ljax.machine import describe, prepare
+from l2ljax.runs.config import write_json
 from l2ljax.runs.run import WHICH, load_data, load_run
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults, fraction
 from official.gates import judge_cascades, misses
 from official.kept import Kept, Unfinished, sources

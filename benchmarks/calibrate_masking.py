@@ -26,8 +26,8 @@ from l2ljax.errors import InputError
 from l2ljax.machine import describe, prepare
 from l2ljax.masking import LIMITS, Subject, examine, make_subject
 from l2ljax.masking.checks import WHITE_BOX
-from l2ljax.runs.masking import attackers
-from l2ljax.runs.workdir import write_json
+from l2ljax.runs.config import write_json
+from l2ljax.runs.summary import attackers
 from l2ljax.settings import Setting, defaults
 from masking_nets import Net, disguised, make, nets
 from masking_page import page, report, written
@@ -123,7 +123,7 @@ def _write(records: list[dict[str, Any]], options: dict[str, Any]) -> None:
     inside = {name: written(limit) for name, limit in LIMITS.items()}
     for name, chosen in found["limits"].items():
         if inside[name] != chosen:
-            print(f"l2ljax/masking/verdict.py has {name} {inside[name]}, chosen is {chosen}")
+            print(f"l2ljax/masking/subject.py has {name} {inside[name]}, chosen is {chosen}")
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -40,16 +40,15 @@ from climbs import (
 )
 from inner_optimisers_page import APGD, BEST, DECAY, LEARNED, RIVALS, TUNED, page, summarise
 from l2ljax.ball import per_image, scale, uniform
-from l2ljax.commands.flags import run_main
-from l2ljax.commands.pictures import figures_or_none
+from l2ljax.commands.flags import figures_or_none, run_main
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
 from l2ljax.machine import describe, prepare
 from l2ljax.models import CoordinateLSTM
 from l2ljax.plugins import Plugins
+from l2ljax.runs.config import write_json
+from l2ljax.runs.evaluation import open_classifiers, read_comparable, short_names
 from l2ljax.runs.run import WHICH, images_of, load_data, load_run
-from l2ljax.runs.several import open_classifiers, read_comparable, short_names
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
 from l2ljax.solvers.recurrent import PREPROCESS, WEIGHTS
 from learn_to_climb import stages, train

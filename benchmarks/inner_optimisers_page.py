@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from l2ljax.tables import markdown
+from l2ljax.terminal import markdown
 
 LEARNED, TUNED = "learned", "learned, tuned bound"
 DECAY, BEST, APGD = RIVALS = "PGD, decaying step", "PGD, best constant step", "APGD"

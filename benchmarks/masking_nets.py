@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from l2ljax.checkpoint import CheckpointsInMemory
 from l2ljax.commands.search import try_once
 from l2ljax.data import Dataset
 from l2ljax.runs.config import Config, resolve
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of
-from l2ljax.runs.memory import CheckpointsInMemory
 from l2ljax.runs.run import Run
 from l2ljax.types import State
 from masked_models import WRAPPERS, WithDropout, in_batch_mode

@@ -12,7 +12,7 @@ from typing import Any
 
 from l2ljax.evaluation.results import wilson
 from l2ljax.masking import LIMITS, VERDICTS, Limit, make_check, worst
-from l2ljax.tables import markdown
+from l2ljax.terminal import markdown
 
 Record = dict[str, Any]
 
@@ -191,7 +191,7 @@ def _limits(found: Mapping[str, Any]) -> str:
         row = [name, unit, f"{suspect:g}{least}", limit, highest]
         rows.append([*row, f"{sum(flagged)} of {len(flagged)}" if numbers else ""])
     return (
-        "The limits (`l2ljax/masking/verdict.py`), of all honest nets the highest number, and "
+        "The limits (`l2ljax/masking/subject.py`), of all honest nets the highest number, and "
         + (
             "how many masked nets each check flags; none is made for all of them:\n\n"
             + markdown(rows)

@@ -27,15 +27,14 @@ from l2ljax.apply import functional, initialise
 from l2ljax.commands.flags import run_main
 from l2ljax.data import Dataset
 from l2ljax.errors import InputError
-from l2ljax.machine import describe, prepare
+from l2ljax.machine import Trace, describe, prepare
 from l2ljax.methods import method_settings, wants_attacker
 from l2ljax.models import make_attacker, make_classifier
-from l2ljax.profiler import Trace
-from l2ljax.progress import duration
 from l2ljax.runs.config import Config
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults
+from l2ljax.terminal import duration
 from passes import FORWARD, count_passes, write_out
 from step_cost import alike, flags_of
 from written import command, write

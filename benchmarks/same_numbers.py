@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from l2ljax.commands.flags import numbers, run_main
 from l2ljax.errors import InputError
 from l2ljax.settings import Setting, defaults
-from l2ljax.tables import align
+from l2ljax.terminal import align
 
 METHODS = "plain,pgm,grad_l2l,two_step_l2l,rnn_adv,fast_bat"
 

@@ -26,8 +26,7 @@ import numpy as np
 from l2ljax.commands.flags import run_main
 from l2ljax.data import load
 from l2ljax.errors import InputError
-from l2ljax.machine import cache_folder, describe, prepare
-from l2ljax.profiler import STEPS, Trace
+from l2ljax.machine import STEPS, Trace, cache_folder, describe, prepare
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of, layout_of
 from l2ljax.settings import Setting, defaults

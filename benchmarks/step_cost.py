@@ -32,15 +32,14 @@ from l2ljax.errors import InputError
 from l2ljax.machine import cache_folder, describe, prepare
 from l2ljax.methods import METHODS, method_settings
 from l2ljax.models import label
-from l2ljax.runs.config import Config, resolve
+from l2ljax.runs.config import Config, resolve, write_json
 from l2ljax.runs.feed import Feed
 from l2ljax.runs.from_config import game_of
 from l2ljax.runs.recipes import base
 from l2ljax.runs.settings import COMMON, METHOD_NAMES
 from l2ljax.runs.settings import table as table_of_settings
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
-from l2ljax.tables import align, markdown
+from l2ljax.terminal import align, markdown
 from passes import count_passes, floor, paper_ratio, write_out
 
 SETTINGS = ("dataset", "model", "attacker", "attacker_width", "batch_size", "order")

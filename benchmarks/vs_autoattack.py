@@ -80,8 +80,8 @@ def compare(given: dict[str, Any]) -> int:
         print(json.dumps(play(options)))
         return 0
     from l2ljax.machine import describe
-    from l2ljax.runs.workdir import write_json
-    from l2ljax.tables import markdown
+    from l2ljax.runs.config import write_json
+    from l2ljax.terminal import markdown
 
     cores = sorted(os.sched_getaffinity(0))
     counts = options["threads"].split(",")

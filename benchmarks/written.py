@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from l2ljax.runs.workdir import write_json
-from l2ljax.tables import align, markdown
+from l2ljax.runs.config import write_json
+from l2ljax.terminal import align, markdown
 
 
 def command(script: str, given: Mapping[str, Any]) -> str:

@@ -20,12 +20,11 @@ import numpy as np
 from jax.core import Tracer
 
 from l2ljax import devices
+from l2ljax.devices import is_cpu, jit_is_disabled
 from l2ljax.errors import InputError, word
 from l2ljax.models.layers import BY_ROW
-from l2ljax.streams import one_key
 from l2ljax.switches import check_switch, features_asked, switched
-from l2ljax.target import is_cpu, jit_is_disabled
-from l2ljax.types import Apply, Array, Forward, Mode, Tree
+from l2ljax.types import Apply, Array, Forward, Mode, Tree, one_key
 
 MODES = ("eval", "batch", "update")
 

@@ -13,8 +13,7 @@ from jax import lax
 
 from l2ljax import devices
 from l2ljax.errors import InputError, word
-from l2ljax.streams import as_keys
-from l2ljax.types import Array
+from l2ljax.types import Array, as_keys
 
 NORMS = ("linf", "l2")
 """The balls an attack can be run in; training plays in the first."""

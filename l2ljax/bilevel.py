@@ -18,12 +18,22 @@ from jax.lax import stop_gradient
 from l2ljax import devices, gate
 from l2ljax.apply import MODES, Functional, check_apply, pass_again
 from l2ljax.ball import batch_rows, per_image
-from l2ljax.devices import over_devices
+from l2ljax.devices import over_devices, repeat
 from l2ljax.errors import InputError, word
-from l2ljax.schedules import decay_at
-from l2ljax.streams import one_key, stream
-from l2ljax.target import repeat
-from l2ljax.types import Apply, Array, Batch, Forward, Method, Mode, Problem, State, Tree
+from l2ljax.schedules import averaged, decay_at
+from l2ljax.types import (
+    Apply,
+    Array,
+    Batch,
+    Forward,
+    Method,
+    Mode,
+    Problem,
+    State,
+    Tree,
+    one_key,
+    stream,
+)
 
 ORDERS = ("simultaneous", "alternating")
 """The paper's Algorithm 2 | the loop of the authors' code."""
@@ -243,23 +253,12 @@ def make_step(
         if ema_decay:
             decay = decay_at(state.step, ema_decay)
             state = state._replace(
-                ema=_averaged(state.ema, state.theta, decay),
-                ema_stats=_averaged(state.ema_stats, state.theta_stats, decay),
+                ema=averaged(state.ema, state.theta, decay),
+                ema_stats=averaged(state.ema_stats, state.theta_stats, decay),
             )
         return state._replace(step=state.step + 1), over_devices(metrics)
 
     return step
-
-
-def _averaged(average: Tree, new: Tree, decay: Array) -> Tree:
-    """decay * average + (1 - decay) * new; of whole numbers, such as counters, the new ones."""
-
-    def one(a: Array, b: Array) -> Array:
-        if not jnp.issubdtype(b.dtype, jnp.floating):
-            return b
-        return (decay * a + (1 - decay) * b).astype(b.dtype)
-
-    return jax.tree.map(one, average, new)
 
 
 def _check_statistics(apply: Apply, theta: Tree, stats: Tree, x: Array) -> None:

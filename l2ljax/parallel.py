@@ -24,9 +24,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from l2ljax.devices import AXIS
+from l2ljax.devices import AXIS, jit_is_disabled
 from l2ljax.errors import InputError, word
-from l2ljax.target import jit_is_disabled
 from l2ljax.types import Tree
 
 Kind = Literal["none", "pmap", "sharding"]

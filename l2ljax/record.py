@@ -176,3 +176,35 @@ def _summary_writer() -> Callable[..., Any]:
             "TensorBoard files need tensorboardX: pip install 'l2ljax[plots]', or switch them off"
         ) from error
     return SummaryWriter
+
+
+class RecordInMemory:
+    """In place of a `Record`, for a run without a folder: the lines of its metrics.jsonl."""
+
+    def __init__(self) -> None:
+        """No line yet."""
+        self.lines: list[dict[str, float]] = []
+
+    def write(self, step: int, values: Mapping[str, Any], *, epoch: float | None = None) -> None:
+        """Keep one line; a number that is not finite becomes nan, as it reads from a file."""
+        numbers = {name: float(value) for name, value in values.items()}
+        finite = {name: x if math.isfinite(x) else math.nan for name, x in numbers.items()}
+        when = {} if epoch is None else {"epoch": float(epoch)}
+        self.lines.append({"step": int(step), **when, **finite})
+
+    def rewind(self, step: int) -> None:
+        """Forget what lies beyond `step`: the run goes on from there."""
+        self.lines = [line for line in self.lines if line["step"] <= step]
+
+    def sync(self) -> None:
+        """Nothing is on its way to a disk."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def merged(self) -> list[dict[str, float]]:
+        """One dict a step, as `read` gives them of a file."""
+        steps: dict[float, dict[str, float]] = {}
+        for line in self.lines:
+            steps.setdefault(line["step"], {}).update(line)
+        return [steps[step] for step in sorted(steps)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from l2ljax.errors import InputError, nearest
 from l2ljax.gate import check_count, check_eps, check_positive
-from l2ljax.types import Array
+from l2ljax.types import Array, Tree
 
 SCHEDULES = ("constant", "piecewise", "cyclic", "cosine")
 
@@ -105,3 +106,14 @@ def decay_at(step: Array, decay: float) -> Array:
     The warm-up of TensorFlow's ExponentialMovingAverage.
     """
     return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def averaged(average: Tree, new: Tree, decay: Array) -> Tree:
+    """decay * average + (1 - decay) * new; of whole numbers, such as counters, the new ones."""
+
+    def one(a: Array, b: Array) -> Array:
+        if not jnp.issubdtype(b.dtype, jnp.floating):
+            return b
+        return (decay * a + (1 - decay) * b).astype(b.dtype)
+
+    return jax.tree.map(one, average, new)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from l2ljax.attacks.apgd import SETTLE, apgd, apgd_targeted
-from l2ljax.attacks.loop import draw_keys, iterate, mean_over_keys
+from l2ljax.attacks.entrance import draw_keys, iterate, mean_over_keys
+from l2ljax.attacks.pgd import SETTLE, apgd, apgd_targeted
 from l2ljax.ball import per_image, size
 from l2ljax.losses import cross_entropy
 from l2ljax.solvers.hand_made import check_windows
 
-module = importlib.import_module("l2ljax.attacks.apgd")  # the package has a function of that name
+module = importlib.import_module("l2ljax.attacks.pgd")  # the package has a function of that name
 
 KEY = jax.random.key(5)
 EPS = {"linf": 0.05, "l2": 0.15}
@@ -182,8 +182,8 @@ def test_the_trace_equals_the_authors_loop_written_out(kind, norm, monkeypatch):
     x, y = batch(theta, n=40)
     # Optimised as a user has it, not as conftest.py: a hundred steps carry a rounding error far.
     names, options = ("loss", "norm", "eot"), {"xla_backend_optimization_level": 3}
-    step = jax.jit(module._step.__wrapped__, static_argnames=names, compiler_options=options)
-    monkeypatch.setattr(module, "_step", step)
+    step = jax.jit(module._climb.__wrapped__, static_argnames=names, compiler_options=options)
+    monkeypatch.setattr(module, "_climb", step)
     start = starts(x, eps, norm)
     with jax.enable_x64(True):
         f, x = in_float64(theta, x)
@@ -319,13 +319,13 @@ def test_an_image_gets_what_it_gets_alone_wherever_it_stands_and_whoever_falls(k
 def test_a_batch_that_has_fallen_stops_early_and_returns_the_same(monkeypatch):
     theta, calls = weights(), []
     f, (x, y) = Partial(logits, theta), batch(theta)
-    step = module._step
+    step = module._climb
 
     def counted(i, *args, **static):
         calls.append(i)
         return step(i, *args, **static)
 
-    monkeypatch.setattr(module, "_step", counted)
+    monkeypatch.setattr(module, "_climb", counted)
     settings = {"eps": 0.6, "steps": 100, "loss": "ce"}
     stopped = apgd(KEY, f, x, y, **settings)
     assert wrong(f, stopped, y).all()

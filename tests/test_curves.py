@@ -10,8 +10,7 @@ from jax.tree_util import Partial
 
 from l2ljax.attacks import parse, pgd
 from l2ljax.evaluation.accuracy import robust
-from l2ljax.evaluation.curves import RATIOS, STEPS, trace_curves
-from l2ljax.evaluation.results import wilson
+from l2ljax.evaluation.results import RATIOS, STEPS, trace_curves, wilson
 
 EPS, KEY = 0.06, jax.random.key(0)
 

@@ -10,8 +10,8 @@ from l2ljax.attacks import pgd
 from l2ljax.attacks.cw import KAPPA, MOST_STEPS, cw_margin, cw_strict
 from l2ljax.attacks.pgd import begin
 from l2ljax.ball import NORMS, per_image, size
+from l2ljax.devices import compiling_for
 from l2ljax.losses import margin
-from l2ljax.target import compiling_for
 
 KEY = jax.random.key(5)
 MARGIN = {"eps": 0.1, "steps": 4, "step_size": 0.04, "start": "zero"}

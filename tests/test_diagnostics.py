@@ -9,8 +9,8 @@ import pytest
 
 from l2ljax.attacker_input import input_gradient
 from l2ljax.attacks import pgd
-from l2ljax.diagnostics import make_diagnose
 from l2ljax.losses import ATTACK_LOSSES, adversarial
+from l2ljax.runs.diagnostics import make_diagnose
 from l2ljax.types import Inner, Method, Solver, State, no_phi
 
 EPS = 0.1

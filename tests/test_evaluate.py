@@ -22,7 +22,7 @@ from l2ljax.evaluation.results import (
     results_from_json,
     wilson,
 )
-from l2ljax.tables import align
+from l2ljax.terminal import align
 
 EPS, N = 0.1, 40
 TINY = Budget(apgd_steps=2, targets=1)

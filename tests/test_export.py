@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from l2ljax.apply import functional
-from l2ljax.checkpoint.manifest import flatten, nest
+from l2ljax.checkpoint.reader import flatten, nest
 from l2ljax.commands import export, train
 from l2ljax.data import load
 from l2ljax.runs.run import load_run

@@ -57,7 +57,7 @@ RUNS = {
 def kept(monkeypatch):
     """Every figure that is saved, to look inside."""
     figures = []
-    for name in ("run", "sheet", "comparison"):
+    for name in ("run", "style", "comparison"):
         module = importlib.import_module(f"l2ljax.figures.{name}")
 
         def save(figure, path, save=module.save):

@@ -18,7 +18,7 @@ from l2ljax.attacks.cascade import Run, cascade
 from l2ljax.attacks.learned import gradient_scale
 from l2ljax.ball import scale
 from l2ljax.evaluation.accuracy import evaluate, robust
-from l2ljax.evaluation.curves import trace_curves
+from l2ljax.evaluation.results import trace_curves
 from l2ljax.evaluation.transfer import transfer, withstood
 from l2ljax.masking import make_subject, train_response
 

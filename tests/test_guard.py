@@ -9,7 +9,7 @@ from l2ljax.checkpoint import restore_any
 from l2ljax.commands import train
 from l2ljax.record import read
 from l2ljax.runs import loop, validation
-from l2ljax.runs.overfitting import overfitted
+from l2ljax.runs.diagnostics import overfitted
 from processes import timeless
 
 SMALL = "--method=fast_at --model=mlp --batch_size=256 --epochs=5 --augment=none --log_every=2"

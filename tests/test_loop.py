@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from l2ljax.attacks.loop import CHECK_EVERY, classifier, iterate
+from l2ljax.attacks.entrance import CHECK_EVERY, classifier, iterate
 
 TRACES = []
 

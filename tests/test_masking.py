@@ -392,7 +392,7 @@ def test_the_surface_is_drawn_whatever_it_holds(case, net, plain, tmp_path):
 
 
 def test_a_report_has_a_line_for_every_check_and_says_what_was_not_made():
-    from l2ljax.runs.masking import MaskingReport
+    from l2ljax.runs.summary import MaskingReport
 
     made = [
         Check("one_step", 2.5, "points", 2.0, "masked", "seen", 9),

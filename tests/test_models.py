@@ -15,8 +15,8 @@ from l2ljax.checkpoint import Checkpoints
 from l2ljax.devices import AXIS
 from l2ljax.errors import CheckpointError, InputError
 from l2ljax.models import MODELS, make_classifier
+from l2ljax.models.classifiers import MLP
 from l2ljax.models.residual import BasicBlock, PreActBlock, WideBlock
-from l2ljax.models.small import MLP
 
 KEY = jax.random.key(0)
 NAMES = [

@@ -5,8 +5,7 @@ import threading
 import jax.numpy as jnp
 import pytest
 
-from l2ljax.progress import Progress, duration
-from l2ljax.signals import Interrupted, Stop
+from l2ljax.terminal import Interrupted, Progress, Stop, duration
 
 
 class Clock:

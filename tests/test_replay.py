@@ -15,7 +15,7 @@ from games import method_of
 from l2ljax.apply import functional
 from l2ljax.ball import STARTS, noise, per_image
 from l2ljax.bilevel import init_state, make_step
-from l2ljax.streams import stream
+from l2ljax.types import stream
 from replays import EPS
 
 STEPS, N, SIZE, CHANNELS, HIDDEN = 3, 6, 4, 2, 5

@@ -11,7 +11,7 @@ from l2ljax.evaluation.results import interval, wilson
 from l2ljax.methods import METHODS
 from l2ljax.runs.comparison import page
 from l2ljax.settings import defaults
-from l2ljax.tables import markdown
+from l2ljax.terminal import markdown
 
 TINY = "--model=mlp --attacker=two_layer --attacker_width=0.03125 --epochs=2 --diagnose=16"
 

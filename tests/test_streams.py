@@ -5,7 +5,7 @@ import zlib
 import jax
 import numpy as np
 
-from l2ljax.streams import stream
+from l2ljax.types import stream
 
 KEY = jax.random.key(7)
 

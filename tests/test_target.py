@@ -8,11 +8,11 @@ import pytest
 from jax import lax
 
 from games import EPS, images, method_of, small_net
-from l2ljax import target
+from l2ljax import devices
 from l2ljax.bilevel import init_state, make_step
+from l2ljax.devices import repeat
 from l2ljax.errors import InputError
 from l2ljax.models.layers import convolve
-from l2ljax.target import repeat
 
 KEY = jax.random.key(0)
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -69,14 +69,14 @@ def test_small_maps_images_and_single_pixels_avoid_the_convolution_on_the_cpu(
         return convolve(x, w, (stride, stride), (pad, pad), dimension_numbers=DIMENSIONS)
 
     x, w = jnp.zeros((1, size, size, channels)), jnp.zeros((kernel, kernel, channels, 2))
-    with target.compiling_for(platform):
+    with devices.compiling_for(platform):
         assert ("conv_general_dilated" in str(jax.make_jaxpr(run)(x, w))) == native
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 5])
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_the_body_is_applied_so_many_times(times, platform):
-    with target.compiling_for(platform):
+    with devices.compiling_for(platform):
         assert float(repeat(lambda c: 3 * c + 1, 1.0, times)) == 1.5 * 3.0**times - 0.5
 
 
@@ -96,7 +96,7 @@ def test_one_step_is_traced_for_either_target_whatever_was_traced_before():
     step = jax.jit(make_step(f, method, sgd, sgd, eps=EPS))
     programs = []
     for platform in ("cpu", "gpu", "cpu"):
-        with target.compiling_for(platform):
+        with devices.compiling_for(platform):
             traced = step.trace(state, (x, y), KEY)
             programs.append((str(traced.jaxpr), "while" in traced.lower().as_text()))
     (cpu, cpu_loops), (gpu, gpu_loops), again = programs
@@ -106,12 +106,12 @@ def test_one_step_is_traced_for_either_target_whatever_was_traced_before():
 
 
 def test_the_target_is_this_machines_unless_another_is_named():
-    assert target.platform() == jax.default_backend() == "cpu"
-    with target.compiling_for("rocm"):
-        assert target.platform() == "gpu" and not target.is_cpu()
-        with target.compiling_for("tpu"):
-            assert target.platform() == "tpu"
-    assert target.is_cpu()
+    assert devices.platform() == jax.default_backend() == "cpu"
+    with devices.compiling_for("rocm"):
+        assert devices.platform() == "gpu" and not devices.is_cpu()
+        with devices.compiling_for("tpu"):
+            assert devices.platform() == "tpu"
+    assert devices.is_cpu()
     with pytest.raises(InputError, match="unknown platform 'gpv': did you mean 'gpu'"):
-        with target.compiling_for("gpv"):
+        with devices.compiling_for("gpv"):
             pass

@@ -301,7 +301,7 @@ def test_a_signal_before_the_first_step_saves_the_start(uninterrupted, tmp_path,
 
 
 def test_two_processes_do_not_train_in_one_folder(uninterrupted, capsys):
-    from l2ljax.runs.workdir import lock
+    from l2ljax.runs.config import lock
 
     with lock(uninterrupted):
         assert run(uninterrupted) == 2

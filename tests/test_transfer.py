@@ -17,8 +17,8 @@ from l2ljax.evaluation.results import wilson
 from l2ljax.evaluation.transfer import broken_gradients, suspects, withstood
 from l2ljax.evaluation.transfer import transfer as who_fools_whom
 from l2ljax.plugins import Plugins
+from l2ljax.runs.evaluation import open_classifiers, read_comparable, short_names
 from l2ljax.runs.run import load_data
-from l2ljax.runs.several import open_classifiers, read_comparable, short_names
 
 SMALL = ["--model=mlp", "--batch_size=128", "--epochs=2", "--theta_lr=0.05", "--diagnose=0"]
 SMALL += ["--final_attacks=clean", "--noplots", "--notensorboard"]

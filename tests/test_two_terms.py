@@ -17,8 +17,7 @@ from l2ljax.bilevel import init_state, make_step
 from l2ljax.losses import ATTACK_LOSSES, adversarial, cross_entropy
 from l2ljax.solvers import fast_bat
 from l2ljax.solvers.implicit import tree_cosine, two_terms
-from l2ljax.streams import stream
-from l2ljax.types import Inner, Method, Solver, no_phi
+from l2ljax.types import Inner, Method, Solver, no_phi, stream
 
 NAMES = {f"implicit/{name}" for name in ("interior", "cosine", "direct_norm", "cross_norm")}
 STEP = 2.0

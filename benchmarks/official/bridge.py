@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import classifier
 from l2ljax.types import Array
 from official.ours import room
 

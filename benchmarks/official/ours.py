@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2ljax.attacks.apgd import apgd, apgd_targeted
+from l2ljax.attacks.entrance import classifier
 from l2ljax.attacks.fab import fab_targeted
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.pgd import apgd, apgd_targeted
 from l2ljax.attacks.square import Draws
 from l2ljax.attacks.square import square as run_square
 from l2ljax.types import Array

@@ -3,7 +3,7 @@
 from typing import Any
 
 from l2ljax.ball import NORMS
-from l2ljax.tables import markdown
+from l2ljax.terminal import markdown
 from official import gates
 
 ATTACKS = ("clean", "apgd-ce", "apgd-t", "fab-t", "square")

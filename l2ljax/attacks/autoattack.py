@@ -20,16 +20,14 @@ import numpy as np
 
 from l2ljax import gate
 from l2ljax.attacks import checks
-from l2ljax.attacks.apgd import apgd, apgd_targeted
 from l2ljax.attacks.cascade import CLEAN, OnProgress, Run, State, cascade, function_of_x
 from l2ljax.attacks.cw import MOST_STEPS
-from l2ljax.attacks.entrance import check_dataset
+from l2ljax.attacks.entrance import check_dataset, classifier
 from l2ljax.attacks.fab import fab_targeted
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.pgd import apgd, apgd_targeted
 from l2ljax.attacks.square import square
 from l2ljax.errors import InputError
-from l2ljax.streams import one_key
-from l2ljax.types import Array
+from l2ljax.types import Array, one_key
 
 
 class Budget(NamedTuple):

@@ -19,13 +19,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import check_dataset
-from l2ljax.attacks.loop import classifier, draw_keys, mean_logits
+from l2ljax.attacks.entrance import check_dataset, classifier, draw_keys, mean_logits
 from l2ljax.ball import scale, size
 from l2ljax.errors import InputError
 from l2ljax.losses import cross_entropy
-from l2ljax.streams import one_key
-from l2ljax.types import Array, Tree
+from l2ljax.types import Array, Tree, one_key
 
 STANDS = np.iinfo(np.int32).max
 """The run in which an image fell that has not fallen."""

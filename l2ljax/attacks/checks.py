@@ -16,8 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.tree_util import Partial
 
 from l2ljax.attacks.cascade import CLEAN, State, logits_of, true_float32
-from l2ljax.attacks.entrance import compiled_logits, layout_warning
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import classifier, compiled_logits, layout_warning
 from l2ljax.ball import TINY, scale
 from l2ljax.errors import InputError
 from l2ljax.losses import dlr

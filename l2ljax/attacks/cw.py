@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import check_inputs
-from l2ljax.attacks.loop import choose, fooled, iterate
+from l2ljax.attacks.entrance import check_inputs, choose, fooled, iterate
 from l2ljax.attacks.pgd import begin
 from l2ljax.ball import PROJECT, box, size, steepest
 from l2ljax.losses import margin

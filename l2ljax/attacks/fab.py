@@ -28,8 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import check_inputs
-from l2ljax.attacks.loop import check_rank, class_of_rank, fooled, iterate
+from l2ljax.attacks.entrance import check_inputs, check_rank, class_of_rank, fooled, iterate
 from l2ljax.ball import box, size
 from l2ljax.types import Array
 

@@ -26,8 +26,7 @@ import numpy as np
 
 from l2ljax import gate
 from l2ljax.attacker_input import input_gradient
-from l2ljax.attacks.entrance import check_inputs, classes_of
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import check_inputs, classes_of, classifier
 from l2ljax.ball import box, per_image, project
 from l2ljax.losses import ATTACK_LOSSES, plain_ell
 from l2ljax.types import Array, Ell, Problem, Solver, Tree, without_statistics

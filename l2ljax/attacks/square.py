@@ -26,8 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import check_inputs
-from l2ljax.attacks.loop import iterate
+from l2ljax.attacks.entrance import check_inputs, iterate
 from l2ljax.ball import PROJECT, TINY, box, per_image, project, size, steepest
 from l2ljax.errors import InputError
 from l2ljax.losses import margin

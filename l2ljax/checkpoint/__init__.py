@@ -15,17 +15,30 @@ and the sha256 of every leaf and of itself, and nothing is returned that differs
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from l2ljax.checkpoint.manifest import Leaf, fingerprint, flatten, nest, pack, write_manifest
-from l2ljax.checkpoint.reader import first_process, holds, newest_intact, quiet_orbax, steps_in
+from l2ljax.checkpoint.reader import (
+    Leaf,
+    fingerprint,
+    first_process,
+    flatten,
+    holds,
+    nest,
+    newest_intact,
+    pack,
+    quiet_orbax,
+    steps_in,
+    write_manifest,
+)
 from l2ljax.errors import CheckpointError, word
 from l2ljax.gate import check_count
 from l2ljax.types import Tree
@@ -198,3 +211,37 @@ def _brief(error: BaseException) -> str:
         return error.strerror
     clause = str(error).partition("\n")[0].partition(" [")[0].rpartition(": ")[-1]
     return f"{type(error).__name__}: {clause[:80]}"
+
+
+class CheckpointsInMemory:
+    """In place of `Checkpoints`, for a run without a folder: the newest of each kind, copied."""
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        self._kept: dict[str, tuple[Tree, str, int]] = {}
+
+    def save(self, step: int, state: Tree, notes: Mapping[str, Any], *, kind: str = "last") -> None:
+        """Keep copies of the state and of the notes in place of those of that kind."""
+        self._kept[kind] = jax.tree.map(_copy, state), json.dumps(dict(notes)), int(step)
+
+    def restore(self, abstract: Tree, *, kind: str = "last") -> tuple[Tree, dict, int] | None:
+        """(state, notes, step) as they were saved; None where nothing was."""
+        if kind not in self._kept:
+            return None
+        state, notes, step = self._kept[kind]
+        return jax.tree.map(jnp.array, state), json.loads(notes), step
+
+    def steps(self, kind: str = "last") -> list[int]:
+        """The step that is kept, if there is one."""
+        return [self._kept[kind][2]] if kind in self._kept else []
+
+    def wait(self) -> None:
+        """Nothing is written in the background."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _copy(leaf: Any) -> Any:
+    # A copy: the next step may donate the buffer that an array on the CPU shares with JAX.
+    return np.array(leaf)

@@ -27,13 +27,12 @@ from l2ljax.machine import prepare
 from l2ljax.methods import METHODS
 from l2ljax.plugins import Plugins
 from l2ljax.runs.comparison import page, read_trials, report
-from l2ljax.runs.config import short_name
+from l2ljax.runs.config import short_name, write_json
 from l2ljax.runs.evaluation import evaluate_run
 from l2ljax.runs.settings import with_plugins
 from l2ljax.runs.train import train as train_run
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
-from l2ljax.signals import Interrupted
+from l2ljax.terminal import Interrupted
 
 FLAGS = [
     Setting("methods", str, "names joined by commas", "pgm,grad_l2l,plain"),

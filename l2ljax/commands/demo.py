@@ -59,7 +59,7 @@ def demo(given: dict[str, Any]) -> int:
 
 def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
     from l2ljax.evaluation.results import interval
-    from l2ljax.tables import align
+    from l2ljax.terminal import align
 
     first = measured[METHODS[0]]
     lines = [["method", *first["results"], "training"]]
@@ -79,7 +79,7 @@ def _print(measured: dict[str, Any], seconds: dict[str, Any]) -> None:
 
 
 def _draw(out: pathlib.Path, measured: dict[str, Any], columns: int) -> list[pathlib.Path]:
-    from l2ljax.commands.pictures import figures_or_none
+    from l2ljax.commands.flags import figures_or_none
     from l2ljax.record import read
 
     figures = figures_or_none()

@@ -20,14 +20,20 @@ from functools import partial
 from typing import Any
 
 from l2ljax.attacks import Budget
-from l2ljax.commands.flags import COMPILATION_CACHE, DATA_DIR, PLUGINS, files_of, run_main
-from l2ljax.commands.pictures import figures_or_none
+from l2ljax.commands.flags import (
+    COMPILATION_CACHE,
+    DATA_DIR,
+    PLUGINS,
+    figures_or_none,
+    files_of,
+    run_main,
+)
 from l2ljax.errors import InputError
 from l2ljax.machine import prepare
 from l2ljax.runs.evaluation import RunEvaluation, evaluate_run
 from l2ljax.runs.run import WHICH
 from l2ljax.settings import Setting, defaults
-from l2ljax.signals import Interrupted
+from l2ljax.terminal import Interrupted
 
 BUDGET = [
     Setting("apgd_steps", int, "steps of apgd-ce, apgd-dlr and of apgd-t per target", 100, "> 0"),

@@ -18,12 +18,12 @@ import numpy as np
 from safetensors.numpy import save
 
 from l2ljax.checkpoint import fingerprint
-from l2ljax.checkpoint.manifest import flatten
+from l2ljax.checkpoint.reader import flatten
 from l2ljax.commands.flags import PLUGINS, files_of, run_main
 from l2ljax.errors import InputError
 from l2ljax.machine import describe
+from l2ljax.runs.config import write_json
 from l2ljax.runs.run import WHICH, facts_of, load_run
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, defaults
 
 FLAGS = [

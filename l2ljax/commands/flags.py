@@ -1,11 +1,11 @@
 """Flags of the commands: a table of settings, and one clear line for bad input.
 
-A flag given on the command line wins over the recipe, the recipe over what a method begins with.
-"""
+A flag given on the command line wins over the recipe, the recipe over what a method begins with."""
 
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -127,3 +127,15 @@ def run_main(
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
+
+
+def figures_or_none() -> ModuleType | None:
+    """The package `figures`; None, and one line, if the extra plots is not installed."""
+    try:
+        from l2ljax import figures
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        print("no pictures: they need pip install 'l2ljax[plots]'", file=sys.stderr)
+        return None
+    return figures

@@ -24,16 +24,14 @@ from typing import Any
 import jax
 
 from l2ljax import imitation
-from l2ljax.commands.flags import run_main
-from l2ljax.commands.pictures import figures_or_none
+from l2ljax.commands.flags import figures_or_none, run_main
 from l2ljax.errors import InputError
 from l2ljax.imitation import comparison, demonstrations
 from l2ljax.machine import describe, prepare
 from l2ljax.runs import config as configuration
-from l2ljax.runs.workdir import write_json
+from l2ljax.runs.config import write_json
 from l2ljax.settings import Setting, defaults
-from l2ljax.signals import Interrupted
-from l2ljax.tables import align, markdown
+from l2ljax.terminal import Interrupted, align, markdown
 
 HERE = [
     Setting("make_expert", bool, "make the task's demonstrations instead of a run", False),

@@ -50,12 +50,12 @@ def main(argv: Sequence[str]) -> int:
 
 def train(given: dict[str, Any]) -> int:
     """One run for every seed."""
-    from l2ljax.commands.pictures import figures_or_none
+    from l2ljax.commands.flags import figures_or_none
     from l2ljax.machine import prepare
     from l2ljax.runs.run import Run
     from l2ljax.runs.summary import show_summary
     from l2ljax.runs.train import train_seeds
-    from l2ljax.signals import Interrupted
+    from l2ljax.terminal import Interrupted
 
     options = defaults(COMMAND) | {k: v for k, v in given.items() if k in defaults(COMMAND)}
     seeds = numbers("seeds", options["seeds"])

@@ -17,18 +17,24 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from l2ljax.commands.flags import COMPILATION_CACHE, DATA_DIR, PLUGINS, files_of, run_main
-from l2ljax.commands.pictures import figures_or_none
+from l2ljax.commands.flags import (
+    COMPILATION_CACHE,
+    DATA_DIR,
+    PLUGINS,
+    figures_or_none,
+    files_of,
+    run_main,
+)
 from l2ljax.errors import InputError
 from l2ljax.evaluation.transfer import Transfer, crafting
 from l2ljax.evaluation.transfer import transfer as measure
 from l2ljax.machine import describe, prepare
 from l2ljax.plugins import Plugins
+from l2ljax.runs.config import write_json
+from l2ljax.runs.evaluation import open_classifiers, read_comparable, short_names
 from l2ljax.runs.run import WHICH, images_of, load_data
-from l2ljax.runs.several import open_classifiers, read_comparable, short_names
-from l2ljax.runs.workdir import write_json
 from l2ljax.settings import Setting, check_eps, defaults
-from l2ljax.tables import align, markdown
+from l2ljax.terminal import align, markdown
 
 FLAGS = [
     Setting("targets", str, "workdirs of the runs that classify, joined by commas"),

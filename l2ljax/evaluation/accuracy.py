@@ -23,8 +23,7 @@ from l2ljax import gate
 from l2ljax.attacks import checks
 from l2ljax.attacks.autoattack import OFFICIAL, Budget
 from l2ljax.attacks.cascade import CLEAN, Run, State, cascade
-from l2ljax.attacks.entrance import check_dataset, compiled_logits
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import check_dataset, classifier, compiled_logits
 from l2ljax.attacks.specs import Attack, Attacks, AutoAttackParts, check_attack, parse_all
 from l2ljax.errors import word
 from l2ljax.evaluation.results import Evaluation, Result, Step, radius_text

@@ -22,8 +22,7 @@ from jax.tree_util import Partial
 from l2ljax.attacks.cascade import CLEAN, Run, State, share_of_work
 from l2ljax.attacks.specs import Attack
 from l2ljax.errors import InputError
-from l2ljax.progress import Progress
-from l2ljax.signals import Interrupted, Stop
+from l2ljax.terminal import Interrupted, Progress, Stop
 from l2ljax.types import Array
 
 SAVE_SECONDS = 30

@@ -19,15 +19,14 @@ import numpy as np
 
 from l2ljax import gate
 from l2ljax.attacks.cascade import Run, batches, check_claims, nan_gradients, true_float32
-from l2ljax.attacks.entrance import check_dataset
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import check_dataset, classifier
 from l2ljax.attacks.specs import Attack, Attacks, parse, parse_all
 from l2ljax.ball import per_image, scale
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import robust
 from l2ljax.evaluation.results import as_bits, attack_radius, interval, radius_text
 from l2ljax.evaluation.resume import weights_digest
-from l2ljax.tables import align
+from l2ljax.terminal import align
 from l2ljax.types import Array
 
 Classifiers = Mapping[str, Callable[[Array], Array]]
@@ -71,7 +70,7 @@ class Transfer(NamedTuple):
         return attack_radius(used, self.eps, self.eps_text)
 
     def tables(self, lay_out: Callable[[Sequence[Sequence[str]]], str] = align) -> list[str]:
-        """A table per attack, laid out by `tables.align` or `tables.markdown`; * is white-box."""
+        """A table per attack, by `terminal.align` or `terminal.markdown`; * is white-box."""
         cells = {(c["attack"], c["target"], c["surrogate"]): c for c in self.cells}
 
         def share(attack: str, target: str, surrogate: str) -> str:

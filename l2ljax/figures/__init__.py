@@ -11,11 +11,16 @@
 Needs matplotlib (extra: plots), so the scripts import this package only when they draw.
 """
 
-from l2ljax.figures.comparison import draw_comparison, draw_inner_optimisers, draw_transfer
+from l2ljax.figures.comparison import (
+    draw_accuracies,
+    draw_comparison,
+    draw_imitation,
+    draw_inner_optimisers,
+    draw_transfer,
+)
 from l2ljax.figures.evaluation import draw_robustness, draw_surfaces
-from l2ljax.figures.imitation import draw_accuracies, draw_imitation
 from l2ljax.figures.run import draw_run
-from l2ljax.figures.sheet import draw_perturbations, draw_sheet
+from l2ljax.figures.style import draw_perturbations, draw_sheet
 
 __all__ = [
     "draw_accuracies",

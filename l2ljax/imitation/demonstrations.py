@@ -28,7 +28,7 @@ from l2ljax.imitation.followers import (
 from l2ljax.imitation.leader import Environment, Policy, make_environment, make_policy
 from l2ljax.imitation.training import PPO, init_state, make_turn
 from l2ljax.machine import cache_folder, describe
-from l2ljax.progress import Progress
+from l2ljax.terminal import Progress
 from l2ljax.types import Array, Tree
 
 TRAJECTORIES = 10

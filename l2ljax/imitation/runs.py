@@ -37,12 +37,11 @@ from l2ljax.imitation.l2l_followers import FOLLOWERS
 from l2ljax.imitation.leader import TASKS, Environment, make_environment, make_policy
 from l2ljax.imitation.training import PPO, State, init_state, make_turn
 from l2ljax.machine import describe
-from l2ljax.progress import Progress
 from l2ljax.record import Record
 from l2ljax.record import read as read_record
-from l2ljax.runs.workdir import lock, open_workdir, write_json
+from l2ljax.runs.config import lock, open_workdir, write_json
 from l2ljax.settings import Setting, defaults, seeds_of
-from l2ljax.signals import Interrupted, Stop
+from l2ljax.terminal import Interrupted, Progress, Stop
 from l2ljax.types import Array, Tree
 
 SETTINGS = [

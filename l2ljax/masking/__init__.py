@@ -5,15 +5,24 @@
         print(check.name, check.number, check.verdict, check.why)
 
 f maps images in [0, 1] to logits; any callable will do. `checks` and `attackers` have the checks,
-`verdict` the limits of all. A net can be honest and weak: low accuracy under PGM is no sign of
+`subject` the limits of all. A net can be honest and weak: low accuracy under PGM is no sign of
 masking, but accuracy that falls when the attack gets another form is.
 """
 
 from l2ljax.masking.attackers import as_attack, train_response
 from l2ljax.masking.checks import CHECKS, examine
-from l2ljax.masking.subject import Subject, make_subject
-from l2ljax.masking.surface import Surface, loss_surface
-from l2ljax.masking.verdict import LIMITS, VERDICTS, Check, Limit, make_check, worst
+from l2ljax.masking.subject import (
+    LIMITS,
+    VERDICTS,
+    Check,
+    Limit,
+    Subject,
+    Surface,
+    loss_surface,
+    make_check,
+    make_subject,
+    worst,
+)
 
 __all__ = [
     "CHECKS",

@@ -18,14 +18,12 @@ import numpy as np
 import optax
 
 from l2ljax import gate
-from l2ljax.attacks.entrance import check_dataset
+from l2ljax.attacks.entrance import check_dataset, classifier
 from l2ljax.attacks.learned import learned_attack
-from l2ljax.attacks.loop import classifier
 from l2ljax.attacks.pgd import pgd
 from l2ljax.ball import per_image, scale
 from l2ljax.losses import ATTACK_LOSSES, cross_entropy, plain_ell
-from l2ljax.masking.subject import PlayAttack, Subject
-from l2ljax.masking.verdict import Check, make_check
+from l2ljax.masking.subject import Check, PlayAttack, Subject, make_check
 from l2ljax.types import Array, Problem, Solver, Tree
 
 

@@ -14,8 +14,7 @@ from l2ljax.attacks.checks import FORWARDS, IMAGES, SUMS_TO_ONE, variation
 from l2ljax.ball import box, scale
 from l2ljax.losses import cross_entropy, margin
 from l2ljax.masking.attackers import best_response, own_attacker, transfer
-from l2ljax.masking.subject import PlayAttack, Subject, make_subject, outputs
-from l2ljax.masking.verdict import Check, make_check
+from l2ljax.masking.subject import Check, PlayAttack, Subject, make_check, make_subject, outputs
 from l2ljax.types import Array
 
 

@@ -1,8 +1,20 @@
-"""A classifier and the images it is examined on, with the attacks that several checks share."""
+"""What is examined, and what a check says of it: a number, its limit, a verdict and one line.
 
-from collections.abc import Callable, Mapping, Sequence
+Every number is so turned that larger is worse. Above `suspect` the model deserves a closer look;
+above `masked` the check alone decides that a robust accuracy measured by gradient attacks is not to
+be believed. `benchmarks/calibrate_masking.py` made the limits on digits; `results/masking.md` has
+the rule, the nets and both error rates.
+
+A subject is a classifier and the images it is examined on, with the attacks that several checks
+share. Its loss surface is a plane through every image: along the gradient's sign and along random
+signs. An honest net's loss rises smoothly along the first axis and hardly changes along the second;
+a masked one's is flat, or rough, or falls again where the step of its training ended.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +25,95 @@ from l2ljax import gate
 from l2ljax.attacks import checks
 from l2ljax.attacks.autoattack import OFFICIAL, Budget
 from l2ljax.attacks.cascade import CLEAN, STANDS, Run, batches, cascade, start
-from l2ljax.attacks.entrance import check_dataset, classes_of, compiled_logits
-from l2ljax.attacks.loop import classifier
+from l2ljax.attacks.entrance import check_dataset, classes_of, classifier, compiled_logits
 from l2ljax.attacks.specs import parse
-from l2ljax.ball import per_image, scale
+from l2ljax.ball import box, per_image, scale
+from l2ljax.losses import cross_entropy, margin
 from l2ljax.types import Array
+
+Verdict = Literal["pass", "suspect", "masked"]
+
+VERDICTS: tuple[Verdict, ...] = ("pass", "suspect", "masked")
+"""From the best to the worst."""
+
+
+class Limit(NamedTuple):
+    """The number is bad above `suspect` and decisive above `masked` (infinity: it never decides).
+
+    `least` is the fewest images that the number has to stand for.
+    """
+
+    suspect: float
+    masked: float
+    unit: str
+    least: int = 0
+
+
+NEVER = float("inf")
+"""For a check that is no proof by itself."""
+
+LIMITS: dict[str, Limit] = {
+    # Facts: what the official AutoAttack warns of, and what the others are with it.
+    "randomised": Limit(1e-4, 1e-4, ""),
+    "probabilities": Limit(0, 50, "% of images"),
+    "few_classes": Limit(0, NEVER, "classes"),
+    "batch_dependence": Limit(1e-4, 1e-4, ""),
+    "zero_gradient": Limit(0, 5, "% of images"),
+    "shattered": Limit(0.2, 0.5, ""),
+    # Calibrated.
+    "logit_scale": Limit(5, 5, "% of images"),
+    "overfitted": Limit(1, 2, "% of images", 3),
+    "one_step": Limit(0, 2, "points", 3),
+    "more_steps": Limit(5, 5, "points"),
+    "other_loss": Limit(8, 11, "points"),
+    "large_radius": Limit(2, 2, "% of images"),
+    "black_box": Limit(0.2, 3, "points", 3),
+    "transfer": Limit(0, 2, "points", 3),
+    # As black_box and transfer, whose questions they ask of a learned attacker.
+    "own_attacker": Limit(0, 2, "points", 3),
+    "best_response": Limit(0.2, 3, "points", 3),
+}
+"""The limits of every check."""
+
+
+class Check(NamedTuple):
+    """One check: its number in `unit`, the limit that its verdict turns on, and what was seen.
+
+    `images` is how many the number stands for, where a limit asks for some.
+    """
+
+    name: str
+    number: float
+    unit: str
+    threshold: float
+    verdict: Verdict
+    why: str
+    images: int | None = None
+
+
+def make_check(
+    name: str, number: float, why: str, images: int | None = None, limit: Limit | None = None
+) -> Check:
+    """The check of that number, held against `limit`, or against its own in LIMITS.
+
+    `images` is how many the number stands for, where that counts. The threshold is the one that was
+    crossed, else the first. A number that is NaN is suspect.
+    """
+    limit = limit or LIMITS[name]
+    verdict: Verdict = "suspect" if math.isnan(number) else "pass"
+    if images is None or images >= limit.least:
+        if number > limit.masked:
+            verdict = "masked"
+        elif number > limit.suspect:
+            verdict = "suspect"
+    threshold = limit.masked if verdict == "masked" else limit.suspect
+    return Check(name, float(number), limit.unit, threshold, verdict, why, images)
+
+
+def worst(checks: Iterable[Check]) -> Verdict:
+    """The worst verdict of all: masked if any check that may decide alone says so."""
+    return VERDICTS[max((VERDICTS.index(check.verdict) for check in checks), default=0)]
+
 
 PlayAttack = Callable[..., Array]
 """An attack as a cascade plays it: (rng, f, x, y, *, eps, norm) -> x_adv."""
@@ -124,3 +220,41 @@ def _right(f, x, y):
 def outputs(f: Callable[[Array], Array], x: Array, y: Array | None = None) -> Array:
     """f(x), as `Subject.each` asks for it."""
     return compiled_logits(f, x)
+
+
+class Surface(NamedTuple):
+    """loss and margin [N, P, P] at x + a g + b r: a along the first axis, b along the second.
+
+    `ticks` [P] are a and b in units of eps; g and r are of length eps. margin > 0: misclassified.
+    """
+
+    ticks: np.ndarray
+    loss: np.ndarray
+    margin: np.ndarray
+
+
+@jax.jit
+def _plane(f, x, y, keys, eps, ticks):
+    def signs(key):
+        return jax.random.rademacher(key, x.shape[1:], x.dtype)
+
+    g = jnp.sign(jax.grad(lambda x: cross_entropy(f(x), y).sum())(x))
+    r = jax.vmap(signs)(keys)
+    a, b = (side.ravel() for side in jnp.meshgrid(ticks, ticks, indexing="ij"))
+
+    def at(point):
+        a, b = point
+        logits = f(x + box(x, eps * (a * g + b * r)))
+        return cross_entropy(logits, y), margin(logits, y)
+
+    return jnp.stack(jax.lax.map(at, (a, b)), -1).transpose(1, 0, 2)
+
+
+def loss_surface(s: Subject, *, reach: float, points: int) -> Surface:
+    """Values at points x points places, from -reach eps to reach eps both ways, cut to the box."""
+    gate.check_positive("reach", reach)
+    gate.check_count("points", points)
+    ticks = np.linspace(-reach, reach, points, dtype=np.float32)
+    found = s.each(_plane, s.eps, ticks, rng=jax.random.fold_in(s.rng, 3))
+    grid = found.reshape(len(s.x), points, points, 2)
+    return Surface(ticks, grid[..., 0], grid[..., 1])

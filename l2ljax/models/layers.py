@@ -17,8 +17,8 @@ from jax import lax
 
 from l2ljax import devices
 from l2ljax.ball import batch_rows, per_image
+from l2ljax.devices import is_cpu
 from l2ljax.errors import InputError
-from l2ljax.target import is_cpu
 from l2ljax.types import Array
 
 kaiming_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -14,7 +14,7 @@ import numpy as np
 from l2ljax.errors import InputError
 from l2ljax.evaluation.results import from_bits
 from l2ljax.machine import describe
-from l2ljax.tables import markdown
+from l2ljax.terminal import markdown
 
 
 def _robust(run: dict[str, Any], attack: str) -> np.ndarray:

@@ -1,11 +1,15 @@
-"""The game of a training run: what `fit` plays, made of objects.
+"""The game of a training run: what `fit` plays, made of objects, and how it is carried out.
 
     game = make_game(classifier, method, data, eps=8 / 255, tx_theta=optax.sgd(0.1),
                      tx_phi=optax.adam(1e-3), batch_size=128)
 
 It knows no words: `from_config.game_of` turns those of a configuration into objects.
+NOTES is what a run
+remembers in its checkpoints, and an `EpochEnd` what its callbacks are told.
 """
 
+import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -17,13 +21,12 @@ from l2ljax.apply import as_apply
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.data import Dataset, from_user, take_batch
-from l2ljax.diagnostics import make_diagnose
 from l2ljax.errors import InputError
 from l2ljax.evaluation.accuracy import freeze
 from l2ljax.gate import check_count, check_eps
 from l2ljax.parallel import ONE_DEVICE, Layout
-from l2ljax.streams import stream
-from l2ljax.types import Apply, Array, Method, State
+from l2ljax.runs.diagnostics import make_diagnose
+from l2ljax.types import Apply, Array, Method, State, stream
 
 PLAYERS = ("theta", "phi")
 
@@ -199,3 +202,73 @@ def _several(train_step: Callable, n: int) -> Callable:
         return jax.lax.scan(lambda state, _: train_step(state, *rest), state, length=n)
 
     return steps
+
+
+NOTES: dict[str, Any] = {
+    "sums": {},
+    "count": 0,
+    "best": {},
+    "seconds": 0.0,
+    "peak": 0.0,  # the best val/robust so far
+    "overfitting": [],  # the collapses that the guard has seen
+    "collapsed": False,  # whether it saw one in the last epoch
+    "stopped": None,  # the epoch with which the run ended before its time
+    "stopped_by": None,  # "overfitting" or "callback"
+}
+
+
+class Diverged(InputError):
+    """The loss is no number any more."""
+
+
+class Options(NamedTuple):
+    """How a run is carried out; none of these decides its outcome (settings.OPTIONS says more)."""
+
+    eval_batch: int = 250
+    validate_every: int = 1
+    diagnose: int = 128
+    steps_per_call: int | None = None
+    data_on: str | None = None
+    profile: bool = False
+    log_every: int = 50
+    checkpoint_every: int = 1
+    checkpoint_minutes: float = 10.0
+    tensorboard: bool = False
+
+
+class EpochEnd(NamedTuple):
+    """What a callback is given after every epoch.
+
+    metrics are those of the epoch's line in metrics.jsonl. The arrays of `state` are freed by the
+    next step: what a callback wants to keep it copies, `jax.tree.map(numpy.array, state)`.
+    """
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    state: State
+    game: Game
+    workdir: pathlib.Path | None
+
+
+Callback = Callable[[EpochEnd], Any]
+"""Called by the first process after an epoch was validated, and before it is saved.
+
+The run ends with this epoch where it returns True; the checkpoint says so, and the run is not
+continued later. On resume callbacks are called for the epochs that are played, and not again for
+those that the checkpoint holds: what a callback remembers itself is not stored. An epoch that is
+taken back because it has overfitted is told before it is taken back. What a callback raises ends
+the run as it would anywhere, and the same call resumes it from the last checkpoint.
+"""
+
+
+def check_finite(values: Mapping[str, float], step: int, total: int, checkpoints: Any) -> None:
+    """A number among a step's metrics that is none ends the run."""
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        kept = checkpoints.steps()
+        good = f"the last good checkpoint is step {kept[-1]}" if kept else "nothing is saved yet"
+        raise Diverged(
+            f"{bad[0]} is {values[bad[0]]} at step {step} of {total}; {good}; try a lower "
+            "--theta_lr or --phi_lr, --theta_clip=1, or --eps_warmup"
+        )

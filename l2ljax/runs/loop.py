@@ -3,7 +3,7 @@
 A run is a function of (game, seed): step and rollbacks in the state say where it is. What the loop
 itself carries between steps, the epoch's sums and the best scores, is stored with every checkpoint.
 So a resumed run repeats the uninterrupted one bit for bit, metrics included; also one that was
-taken back because an epoch had overfitted (overfitting.py).
+taken back because an epoch had overfitted (diagnostics.py).
 """
 
 import contextlib
@@ -19,20 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from l2ljax.checkpoint import Checkpoints, Kind
+from l2ljax.checkpoint import Checkpoints, CheckpointsInMemory, Kind
 from l2ljax.errors import InputError
+from l2ljax.machine import Profiler
 from l2ljax.parallel import agree, agree_on, is_first_process, largest
-from l2ljax.profiler import Profiler
-from l2ljax.progress import Progress
-from l2ljax.record import Record
+from l2ljax.record import Record, RecordInMemory
+from l2ljax.runs.config import lock
+from l2ljax.runs.diagnostics import look, take_back, warning
 from l2ljax.runs.feed import Feed
-from l2ljax.runs.game import Game
-from l2ljax.runs.memory import CheckpointsInMemory, RecordInMemory
-from l2ljax.runs.options import NOTES, Callback, EpochEnd, Options, check_finite
-from l2ljax.runs.overfitting import look, take_back, warning
+from l2ljax.runs.game import NOTES, Callback, EpochEnd, Game, Options, check_finite
 from l2ljax.runs.validation import Validation, brief
-from l2ljax.runs.workdir import lock
-from l2ljax.signals import Interrupted, Stop
+from l2ljax.terminal import Interrupted, Progress, Stop
 from l2ljax.types import State
 
 CHUNK = 50

@@ -20,7 +20,7 @@ from l2ljax.schedules import OPTIMISERS, SCHEDULES
 from l2ljax.settings import Setting, settings_of
 
 ON_OVERFITTING = ("warn", "stop", "rollback")
-"""Say so | end the run with its last good epoch | go back to that epoch (see overfitting.py)."""
+"""Say so | end the run with its last good epoch | go back to that epoch (see diagnostics.py)."""
 
 OWN_FILE = "or FILE.py:NAME of your own"
 

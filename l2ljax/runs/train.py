@@ -26,15 +26,13 @@ from l2ljax.gate import check_count
 from l2ljax.machine import have
 from l2ljax.parallel import is_first_process
 from l2ljax.plugins import Plugins
-from l2ljax.runs.config import Config, resolve, short_name, show
+from l2ljax.runs.config import Config, open_workdir, resolve, short_name, show, write_json
 from l2ljax.runs.from_config import game_of, layout_of, method_of
-from l2ljax.runs.game import Game
+from l2ljax.runs.game import Callback, Game, Options
 from l2ljax.runs.loop import Loop
-from l2ljax.runs.options import Callback, Options
 from l2ljax.runs.run import Run, load_data, write_facts
 from l2ljax.runs.settings import OPTIONS, table
 from l2ljax.runs.summary import summarise
-from l2ljax.runs.workdir import open_workdir, write_json
 from l2ljax.settings import defaults
 
 Files = Plugins | Iterable[str | pathlib.Path]
@@ -52,7 +50,7 @@ def train(
     """Train by settings, the flags of the command, and attack the test set; the finished run.
 
     Without a workdir it is runs/DATASET-METHOD-SEED. The same call again resumes an interrupted
-    run and reads a finished one. `callbacks` are called after every epoch (`options.Callback`),
+    run and reads a finished one. `callbacks` are called after every epoch (`game.Callback`),
     `plugins` are files of one's own, and `progress` shows what the command shows.
 
     Of several processes the first alone attacks the test set and has a finished run: there call
@@ -146,7 +144,7 @@ def fit(
 ) -> Run:
     """Play a game of one's own objects; without a workdir the run stays in memory.
 
-    `options` are those of `runs.options.Options`. Objects have no words, so that a run in a folder
+    `options` are those of `runs.game.Options`. Objects have no words, so that a run in a folder
     is resumed with the same game, and it is the caller's to give it.
     """
     check_count("epochs", epochs)

@@ -15,8 +15,7 @@ from l2ljax.ball import scale
 from l2ljax.evaluation.accuracy import robust
 from l2ljax.parallel import agree
 from l2ljax.runs.game import Game
-from l2ljax.streams import stream
-from l2ljax.types import State
+from l2ljax.types import State, stream
 
 TRAINING_IMAGES = 1000
 """On which clean accuracy in training is measured where no validation split says how many."""

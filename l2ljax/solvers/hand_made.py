@@ -4,7 +4,7 @@ PGM's start is always named: the paper starts at zero, the authors' code at 0.00
 al. uniformly in the ball, and the three give different numbers.
 
 Auto-PGD (Croce and Hein 2020, section 3) is PGD with momentum. The climb below serves the attack
-(`l2ljax.attacks.apgd`) and the solver:
+(`l2ljax.attacks.pgd`) and the solver:
 
     delta = next_point(s, i, direction, inside)
     s = after_look(s, i, delta, u, loss, check_windows(steps)[i])   # u, loss: of a look at delta
@@ -25,7 +25,7 @@ from jax.lax import stop_gradient
 
 from l2ljax.attacker_input import input_gradient
 from l2ljax.ball import Radii, box, length, project, start_of, uniform
-from l2ljax.target import repeat
+from l2ljax.devices import repeat
 from l2ljax.types import Array, Inner, Problem, Solver, no_phi
 
 

@@ -23,7 +23,6 @@ from l2ljax.attacker_input import input_gradient, slope
 from l2ljax.ball import STARTS, box, per_image, project
 from l2ljax.bilevel import inside, outside, turns
 from l2ljax.errors import word
-from l2ljax.streams import stream
 from l2ljax.types import (
     Apply,
     Array,
@@ -36,6 +35,7 @@ from l2ljax.types import (
     State,
     Tree,
     no_phi,
+    stream,
 )
 
 

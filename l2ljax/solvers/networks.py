@@ -20,8 +20,8 @@ from l2ljax import devices
 from l2ljax.apply import functional, initialise
 from l2ljax.attacker_input import AttackerInput, example_input
 from l2ljax.ball import Radii, box, check_perturbation, length, noise, project, start_of
+from l2ljax.devices import repeat
 from l2ljax.losses import cosine, cross_entropy, smooth
-from l2ljax.target import repeat
 from l2ljax.types import Array, Ell, Forward, Inner, Problem, Solver, TrainLoss, Tree
 
 

@@ -21,8 +21,8 @@ from jax.lax import stop_gradient
 from l2ljax.apply import functional, initialise
 from l2ljax.attacker_input import GradNorm, input_gradient, normalise
 from l2ljax.ball import box, project, start_of
+from l2ljax.devices import repeat
 from l2ljax.errors import word
-from l2ljax.target import repeat
 from l2ljax.types import Array, Inner, Problem, Solver
 
 P = 10

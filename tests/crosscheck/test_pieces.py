@@ -119,7 +119,7 @@ def test_apgd_visits_the_official_iterates_until_floats_tie(digits, monkeypatch,
     official.orig_dim, official.ndims = list(x.shape[1:]), 3
     official.attack_single_run(nchw(x), torch.from_numpy(np.int64(y)), x_init=nchw(x + start))
 
-    module = importlib.import_module("l2ljax.attacks.apgd")
+    module = importlib.import_module("l2ljax.attacks.pgd")
     step, mine = module._step, []
 
     def record(i, state, *args, **static):

@@ -11,7 +11,7 @@ from typing import Any
 
 from l2ljax.errors import InputError
 from l2ljax.plugins import Plugins
-from l2ljax.runs.recipes import base, fast, papers, small
+from l2ljax.runs.recipes import base, fast, papers
 from l2ljax.runs.recipes.base import DERIVED, Recipe
 
 __all__ = ["DERIVED", "RECIPES", "Recipe", "default_recipe", "find_recipe", "layers_of"]
@@ -26,8 +26,8 @@ RECIPES: dict[str, Recipe] = {
     "grad_align": fast.GRAD_ALIGN,
     "fast_bat": fast.FAST_BAT,
     "fastat_benchmark": fast.FASTAT_BENCHMARK,
-    "quick": small.QUICK,
-    "small": small.SMALL,
+    "quick": base.QUICK,
+    "small": base.SMALL,
 }
 
 QUICK = ("digits", "mnist", "fashion_mnist")

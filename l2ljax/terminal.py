@@ -1,16 +1,43 @@
-"""A progress bar of one line, and durations as people read them.
+"""What a person at a terminal sees and presses: tables, the progress bar, Ctrl-C.
+
+The bar has one line:
 
     grad_l2l [########............]  40 %  epoch 12.0  57.3 step/s  3 min 20 s left  loss 1.234
 
 Speed and time left count from the end of this process's first step, because that one compiles. A
 value given as a device array is waited for only when it is drawn.
+
+On SIGTERM and Ctrl-C a loop finishes its step, saves, and says how far it came:
+
+    with Stop() as stop:
+        while step < total:
+            ...
+            if stop.signal:
+                save()
+                raise Interrupted(stop.signal, f"step {step} of {total}")
 """
 
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TextIO
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of text, the first line underlined."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([text[0].rstrip(), "-" * len(text[0]), *(t.rstrip() for t in text[1:])])
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Columns as a Markdown table, the first line its header."""
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
+
 
 _WIDTH = 20
 _REDRAW_SECONDS = 0.1
@@ -141,3 +168,41 @@ class Progress:
         ending = [f"{duration(left)} left"] if step < self._total else []
         speed = [f"{per_second:.3g} {self._unit}/s"] if self._unit else []
         return [*speed, *ending]
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and has saved itself; `exit_code` is what a command ends with."""
+
+    def __init__(self, number: int, where: str) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} and saved at {where}")
+        self.exit_code = 128 + number
+
+
+class Stop:
+    """While it is entered, SIGTERM and Ctrl-C set `signal` instead of ending the program.
+
+    A second signal raises KeyboardInterrupt at once. Python lets only the main thread handle
+    signals: in any other thread this does nothing, and `signal` stays None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        """Itself."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The handlers that were there before."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
