@@ -279,7 +279,10 @@ def test_what_fit_cannot_do_is_refused(tmp_path):
         l2ljax.fit(game, epochs=1, workdir=tmp_path, final_attacks="")
 
 
-def test_in_memory_ctrl_c_is_pythons_own():
+def test_in_memory_ctrl_c_is_pythons_own(request):
+    # A shell starts what runs in its background with SIGINT ignored.
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, was))
     with pytest.raises(KeyboardInterrupt):
         interrupt = [lambda end: signal.raise_signal(signal.SIGINT)]
         l2ljax.fit(own_game(Net()), epochs=2, callbacks=interrupt)
