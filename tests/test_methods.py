@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from games import EPS, SETTINGS, SGD, images, keys, method_of, seen_by, small_net
+from games import EPS, SETTINGS, SGD, SmoothAttacker, images, keys, method_of, seen_by, tiny_net
 from games import solve as solve_once
 from l2ljax.ball import STARTS, Radii
 from l2ljax.bilevel import init_state, make_step
@@ -23,14 +23,14 @@ from l2ljax.types import Method, without_statistics
 
 @functools.cache
 def net():
-    return small_net()
+    return tiny_net()
 
 
 @functools.cache
 def compiled(name):
     """The inner problem of a row, once for all tests: (phi, x, eps, keys) -> Inner."""
     f, theta, stats = net()
-    method, (x, y) = method_of(name), images()
+    method, (x, y) = method_of(name, SmoothAttacker()), images()
     phi, phi_stats = method.solver.init(jax.random.key(2), x)
 
     @jax.jit
@@ -70,7 +70,7 @@ def test_same_key_same_delta(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_moves_phi_exactly_if_it_learns_and_compiles_once(name):
     f, theta, stats = net()
-    method, (x, y) = method_of(name), images()
+    method, (x, y) = method_of(name, SmoothAttacker()), images()
     state = init_state(jax.random.key(2), theta, stats, method, SGD, SGD, x)
     step = jax.jit(make_step(f, method, SGD, SGD, eps=EPS))
     after, metrics = step(state, (x, y), jax.random.key(0))
