@@ -1,17 +1,21 @@
 """One compilation cache for the whole suite: in the checkout, and kept between runs.
 
-And little optimisation by LLVM: most of the suite's time is compilation of what runs once. After
-each module its programs are freed: a process may map only so many pieces of memory (65,530), every
-compiled program takes some, and XLA crashes where there are no more. At the end every reason for a
-skip is said, with the number of tests.
+And quick compilation: most of the suite's time is compilation of what runs once. LLVM optimises
+little, every program is one piece of code, and loops are written by XLA's older emitters, which
+take a third of the time (measured on the step of wrn-10-1). After each module its programs are
+freed: a process may map only so many pieces of memory (65,530), every compiled program takes some,
+and XLA crashes where there are no more. At the end every reason for a skip is said, with the number
+of tests.
 """
 
 import collections
 import os
 import pathlib
 
+from processes import quick_flags
+
 # Before jax is imported; the scripts that tests start as processes of their own inherit it.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = quick_flags(os.environ.get("XLA_FLAGS", ""))
 
 import jax
 import pytest
