@@ -374,7 +374,7 @@ def test_statistics_go_from_part_to_part_and_the_step_counts_once():
 
 def test_two_seeds_under_vmap_are_two_runs():
     x, y = images()
-    net, method = TinyClassifier(), method_of("grad_l2l")
+    net, method = TinyClassifier(), method_of("grad_l2l", SmoothAttacker())
     step = make_step(functional(net), method, SGD, SGD, eps=EPS)
 
     def run(key):
