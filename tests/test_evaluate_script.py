@@ -19,9 +19,9 @@ from l2ljax.runs.run import load_data
 SMALL = [
     "--model=mlp",
     "--attacker=slim",
-    "--attacker_width=0.0625",
+    "--attacker_width=0.03125",
     "--batch_size=128",
-    "--epochs=2",
+    "--epochs=1",
     "--diagnose=0",
     "--final_attacks=clean",
     "--noplots",
@@ -65,7 +65,7 @@ def results(path):
 def test_a_cascade_tells_the_accuracy_after_each_attack(workdir, tmp_path, capsys):
     out = tmp_path / "out.json"
     attacks = "--attacks=clean,autoattack,autoattack_quick"
-    assert run(workdir, out, attacks, "--num_examples=60", "--batch_size=40", *SHORT) == 0
+    assert run(workdir, out, attacks, "--num_examples=60", "--batch_size=20", *SHORT) == 0
     said = capsys.readouterr().out
     found = results(out)
     after = found["autoattack"]["after"]
@@ -110,10 +110,17 @@ class StopAfter:
         return signal.SIGTERM if self.left < 0 else None
 
 
+@pytest.fixture(scope="module")
+def whole(workdir, tmp_path_factory):
+    """What an evaluation writes that is never interrupted."""
+    path = tmp_path_factory.mktemp("whole") / "whole.json"
+    assert run(workdir, path, *CASCADE) == 0
+    return path
+
+
 @pytest.mark.parametrize("batches", [2, 9])
-def test_an_interrupted_evaluation_goes_on(workdir, tmp_path, capsys, monkeypatch, batches):
-    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
-    assert run(workdir, whole, *CASCADE) == 0
+def test_an_interrupted_evaluation_goes_on(workdir, whole, tmp_path, capsys, monkeypatch, batches):
+    parts = tmp_path / "parts.json"
     with monkeypatch.context() as patch:
         patch.setattr(resume, "Stop", StopAfter(batches))
         assert run(workdir, parts, *CASCADE) == 128 + signal.SIGTERM
@@ -131,10 +138,10 @@ def test_an_interrupted_evaluation_goes_on(workdir, tmp_path, capsys, monkeypatc
     assert timeless[: len(timeless) // 2] == timeless[len(timeless) // 2 :]
 
 
-def interrupted(workdir, out, monkeypatch):
+def interrupted(workdir, out, monkeypatch, flags=CASCADE):
     with monkeypatch.context() as patch:
         patch.setattr(resume, "Stop", StopAfter(3))
-        assert run(workdir, out, *CASCADE) == 128 + signal.SIGTERM
+        assert run(workdir, out, *flags) == 128 + signal.SIGTERM
     return out.with_suffix(".unfinished")
 
 
@@ -158,11 +165,12 @@ def test_a_damaged_state_is_told(workdir, tmp_path, capsys, monkeypatch, damage)
 
 def test_a_state_of_another_evaluation_is_refused(workdir, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.json"
-    interrupted(workdir, out, monkeypatch)
-    line = refused(run(workdir, out, *CASCADE, "--eps=0.1", "--seed=3"), capsys)
+    flags = ["--attacks=pgm2,fgsm", "--num_examples=60", "--batch_size=20"]
+    interrupted(workdir, out, monkeypatch, flags)
+    line = refused(run(workdir, out, *flags, "--eps=0.1", "--seed=3"), capsys)
     assert "eps: 0.2 -> 0.1; seed: 0 -> 3" in line
     assert run(workdir, tmp_path / "other.json", "--attacks=clean", "--num_examples=20") == 0
-    assert run(workdir, out, *CASCADE, "--batch_size=30") == 0  # no result depends on it
+    assert run(workdir, out, *flags, "--batch_size=30") == 0  # no result depends on it
 
 
 def test_adversarial_images_are_saved_with_what_became_of_them(workdir, tmp_path):
