@@ -27,7 +27,7 @@ SMALL = {
     "method": "grad_l2l",
     "model": "mlp",
     "attacker": "two_layer",
-    "attacker_width": 0.0625,
+    "attacker_width": 0.03125,
     "batch_size": 256,
     "epochs": 3,
     "ema_decay": 0.9,

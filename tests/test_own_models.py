@@ -200,7 +200,8 @@ def step_on_two(f, theta, stats):
     state = init_state(KEY, theta, stats, method, sgd, sgd, X)
     step = make_step(f, method, sgd, sgd, eps=0.1)
     halves = [rows.reshape(2, -1, *rows.shape[1:]) for rows in (X, Y)]
-    return jax.vmap(lambda x, y: step(state, (x, y), KEY)[0], axis_name=AXIS)(*halves)
+    both = jax.vmap(lambda x, y: step(state, (x, y), KEY)[0], axis_name=AXIS)
+    return jax.jit(both)(*halves)
 
 
 def test_what_is_mapped_over_devices_reduces_its_statistics_or_is_refused():
