@@ -34,7 +34,7 @@ def recalibrated(update, theta, stats, x):
 
 
 def test_averaged_statistics_are_as_good_as_new_ones():
-    """Half as wide a WRN-10-1 on digits, decay 0.99, after 200 steps: within a point, clean and under PGM-10."""
+    """Half a WRN-10-1 on digits, decay 0.99, 200 steps: within a point, clean and under PGM-10."""
     data = load("digits")
     x, y = scale(jnp.asarray(data.x_train)), jnp.asarray(data.y_train)
     net = make_classifier("wrn-10-1", 10, width=0.5, mean=data.mean, std=data.std)
