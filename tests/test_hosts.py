@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from l2ljax import hosts
-from l2ljax.commands import train
+from l2ljax.checkpoint import Checkpoints
+from l2ljax.commands import evaluate, train
 from l2ljax.errors import InputError
 from l2ljax.record import read
 from processes import launch, launch_together, wait_for_checkpoint
@@ -17,7 +18,7 @@ from processes import launch, launch_together, wait_for_checkpoint
 SCRIPT = "experiments/train.py"
 FLAGS = ["--dataset=digits", "--method=pgm", "--model=mlp", "--batch_size=128", "--inner_steps=2"]
 FLAGS += ["--theta_lr=0.01", "--noplots", "--notensorboard", "--final_attacks=clean,fgsm"]
-FLAGS += ["--log_every=1", "--on_overfitting=rollback"]
+FLAGS += ["--log_every=1", "--on_overfitting=rollback", "--epochs=10", "--validate_every=5"]
 
 
 def ended(process, code=0):
@@ -29,7 +30,7 @@ def ended(process, code=0):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    assert train.main([*FLAGS, "--epochs=20", f"--workdir={workdir}"]) == 0
+    assert train.main([*FLAGS, f"--workdir={workdir}"]) == 0
     return workdir
 
 
@@ -49,16 +50,25 @@ def assert_same_run(workdir, other):
         assert abs(result["accuracy"] - tested[1]["last"][attack]["accuracy"]) <= 0.01
 
 
-def test_a_run_moves_between_numbers_of_devices(alone, tmp_path):
+def test_a_run_moves_between_numbers_of_devices(alone, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
-    flags = [*FLAGS, "--epochs=20", f"--workdir={workdir}"]
-    step = -1
-    for devices in (8, 1):
-        process = launch(SCRIPT, *flags, devices=devices)
-        wait_for_checkpoint(workdir, process, beyond=step)
-        process.send_signal(signal.SIGTERM)
-        ended(process, 128 + signal.SIGTERM)
-        step = read(workdir / "metrics.jsonl")[-1]["step"]
+    flags = [*FLAGS, f"--workdir={workdir}"]
+    process = launch(SCRIPT, *flags, devices=8)
+    wait_for_checkpoint(workdir, process)
+    process.send_signal(signal.SIGTERM)
+    ended(process, 128 + signal.SIGTERM)
+    on_eight = read(workdir / "metrics.jsonl")[-1]["step"]
+
+    def stop_and_save(self, *given, save=Checkpoints.save, **how):
+        patch.undo()
+        signal.raise_signal(signal.SIGTERM)
+        save(self, *given, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stop_and_save)
+        assert train.main(flags) == 128 + signal.SIGTERM
+    assert f"resumed at step {on_eight}" in capsys.readouterr().err
+    assert on_eight < read(workdir / "metrics.jsonl")[-1]["step"]
     out, said = ended(launch(SCRIPT, *flags, "--parallel=pmap", devices=4))
     assert out.startswith("pmap over 4 CPU devices\n") and "resumed at step" in said
     assert_same_run(workdir, alone)
@@ -66,7 +76,7 @@ def test_a_run_moves_between_numbers_of_devices(alone, tmp_path):
 
 def test_two_processes_write_one_run_and_stop_and_resume_together(alone, tmp_path):
     workdir = tmp_path / "run"
-    flags = [*FLAGS, "--epochs=20", f"--workdir={workdir}"]
+    flags = [*FLAGS, f"--workdir={workdir}"]
     started = launch_together(SCRIPT, *flags, processes=2, devices=2)
     wait_for_checkpoint(workdir, started[0])
     started[1].send_signal(signal.SIGTERM)  # one is enough
@@ -86,7 +96,7 @@ def test_two_processes_write_one_run_and_stop_and_resume_together(alone, tmp_pat
 def test_a_process_that_fails_ends_and_so_do_the_others(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("of somebody else")
-    flags = [*FLAGS, "--epochs=1", f"--workdir={tmp_path / 'run'}"]
+    flags = [*FLAGS, f"--workdir={tmp_path / 'run'}"]
     first, other = launch_together(SCRIPT, *flags, processes=2, devices=1)
     _, said = ended(first, 2)
     assert "process 0: " in said and "is not empty and holds no run" in said
@@ -162,13 +172,12 @@ def test_slurm_and_tpu_pods_are_found():
 
 
 def test_an_evaluation_over_eight_devices_finds_what_one_finds(alone, tmp_path):
-    found = []
-    for devices in (1, 8):
-        out = tmp_path / f"{devices}.json"
-        flags = [f"--workdir={alone}", "--attacks=pgm10x2,autoattack", f"--output={out}"]
-        flags += ["--num_examples=60", "--apgd_steps=5", "--fab_steps=5", "--square_queries=20"]
-        flags += ["--targets=2", "--batch_size=25"]
-        ended(launch("experiments/evaluate.py", *flags, devices=devices))
-        results = json.loads(out.read_text())["results"]
-        found.append([r["robust"] for r in results.values()])
+    flags = [f"--workdir={alone}", "--attacks=pgm10x2,autoattack", "--num_examples=60"]
+    flags += ["--apgd_steps=5", "--fab_steps=5", "--square_queries=20", "--targets=2"]
+    one, eight = ([*flags, "--batch_size=25", f"--output={tmp_path / n}"] for n in ("1", "8"))
+    assert evaluate.main(one) == 0
+    out, _ = ended(launch("experiments/evaluate.py", *eight, devices=8))
+    assert "\n8 x CPU" in out
+    reports = [json.loads((tmp_path / n).read_text()) for n in ("1", "8")]
+    found = [[r["robust"] for r in report["results"].values()] for report in reports]
     assert found[0] == found[1] and "1" in found[0][1] and "0" in found[0][1]
