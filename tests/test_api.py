@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,15 @@ def stop_after(epoch):
     return callback
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run that a callback has ended in its second epoch; to be copied."""
+    workdir = tmp_path_factory.mktemp("begun") / "run"
+    with pytest.raises(Stopped):
+        l2ljax.train(workdir=workdir, callbacks=[stop_after(2)], **SMALL, **WAYS)
+    return workdir
+
+
 def test_the_call_does_what_the_command_does(by_command, tmp_path, capsys):
     run = l2ljax.train(seed=0, workdir=tmp_path / "run", **SMALL, **WAYS)
     same_run(by_command, tmp_path / "run")
@@ -90,9 +100,8 @@ def test_the_call_does_what_the_command_does(by_command, tmp_path, capsys):
     assert told.out == told.err == ""
 
 
-def test_each_resumes_what_the_other_began(by_command, tmp_path, monkeypatch):
-    with pytest.raises(Stopped):
-        l2ljax.train(workdir=tmp_path / "a", callbacks=[stop_after(2)], **SMALL, **WAYS)
+def test_each_resumes_what_the_other_began(by_command, begun, tmp_path, monkeypatch):
+    shutil.copytree(begun, tmp_path / "a")
     assert command.main(flags(workdir=tmp_path / "a")) == 0
     same_run(by_command, tmp_path / "a")
 
@@ -141,11 +150,9 @@ def test_callbacks_are_told_of_every_epoch_and_may_end_the_run(tmp_path):
     assert len(told) == 2, "a run that a callback has ended is not continued"
 
 
-def test_on_resume_callbacks_are_told_of_what_is_played(tmp_path):
-    told = []
-    with pytest.raises(Stopped):
-        l2ljax.train(workdir=tmp_path, callbacks=[stop_after(2)], **SMALL, **WAYS)
-    l2ljax.train(workdir=tmp_path, callbacks=[lambda end: told.append(end.epoch)], **SMALL, **WAYS)
+def test_on_resume_callbacks_are_told_of_what_is_played(begun, tmp_path):
+    told, workdir = [], shutil.copytree(begun, tmp_path / "run")
+    l2ljax.train(workdir=workdir, callbacks=[lambda end: told.append(end.epoch)], **SMALL, **WAYS)
     assert told == [2, 3]  # epoch 2 was not saved when it was told
 
 
