@@ -13,7 +13,7 @@ from l2ljax.data import DATASETS, Stream, epoch_order, from_user, load
 from l2ljax.errors import DataError, InputError
 from l2ljax.parallel import ONE_DEVICE, Layout
 from l2ljax.runs.feed import AHEAD, Feed, ahead, fits
-from test_train import PLAIN, assert_same_run, interrupt_at, metrics
+from test_train import assert_same_run, interrupt_at, metrics
 
 N, B, SHAPE = 64, 8, (4, 4, 1)
 
@@ -199,7 +199,9 @@ def digits(kind):
 
 
 def test_a_run_that_was_stopped_inside_an_epoch_is_the_uninterrupted_one(tmp_path, monkeypatch):
-    flags = [*PLAIN, "--ema_decay=0.9", "--val_size=0"]
+    flags = ["--method=plain", "--model=mlp", "--batch_size=128", "--epochs=2", "--val_size=0"]
+    flags += ["--noplots", "--notensorboard", "--final_attacks=clean", "--log_every=1"]
+    flags += ["--augment=crop", "--ema_decay=0.9"]
     for kind in ("arrays", "items", "stream"):
         monkeypatch.setitem(DATASETS, kind, digits(kind))
 

@@ -22,7 +22,8 @@ def test_c():
 
 
 def test_skipped_tests_are_counted_by_reason(tmp_path):
-    shutil.copy(pathlib.Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("conftest.py", "processes.py"):
+        shutil.copy(pathlib.Path(__file__).with_name(name), tmp_path)
     (tmp_path / "test_cases.py").write_text(CASES)
     whole = "import pytest\npytest.skip('not here', allow_module_level=True)\n"
     (tmp_path / "test_whole.py").write_text(whole)

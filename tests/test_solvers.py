@@ -9,12 +9,17 @@ from games import EPS, SmoothAttacker, SmoothClassifier, images, keys, method_of
 from games import solve as solve_once
 from l2ljax import solvers
 from l2ljax.apply import functional, initialise
-from l2ljax.attacker_input import image_alone, image_and_gradient, input_gradient, normalise
+from l2ljax.attacker_input import (
+    GRAD_NORMS,
+    image_alone,
+    image_and_gradient,
+    input_gradient,
+    normalise,
+)
 from l2ljax.ball import box, start_of
 from l2ljax.devices import AXIS
 from l2ljax.losses import ATTACK_LOSSES
 from l2ljax.models import CoordinateLSTM, make_attacker
-from l2ljax.solvers.networks import GRAD_NORMS
 
 A = image_and_gradient("batch_max")
 KEY = jax.random.key(2)
