@@ -34,9 +34,19 @@ def as_apply(model: Any, rng: Array, x: Array) -> tuple[Apply, Tree, Tree]:
 
     A linen module's theta is drawn from rng. An nnx model has its weights already.
     """
-    if isinstance(model, type) or (hasattr(model, "init") and hasattr(model, "apply")):
+    if _is_linen(model):
         return functional(model), *initialise(model, rng, x)
     return functional_nnx(model)
+
+
+def apply_of(model: Any) -> Apply:
+    """The apply of `as_apply`, for whoever needs no weights: nothing is drawn."""
+    return functional(model) if _is_linen(model) else functional_nnx(model)[0]
+
+
+def _is_linen(model: Any) -> bool:
+    """Whether the model is to be read as a linen module; a class is, and is then refused."""
+    return isinstance(model, type) or (hasattr(model, "init") and hasattr(model, "apply"))
 
 
 def functional(module: Any) -> Apply:

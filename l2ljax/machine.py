@@ -74,7 +74,8 @@ def _keep_programs(folder: str) -> None:
         return
     path = None if not folder else str(cache_folder("compiled") if folder == "user" else folder)
     jax.config.update("jax_compilation_cache_dir", path)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Small programs too: a run has a hundred, and reading one takes a third of compiling it.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def describe() -> dict[str, str]:

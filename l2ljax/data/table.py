@@ -10,8 +10,10 @@ the digit 0 labelled 10. A reader gets the files by their official names and che
 without a checksum lets one check: sizes, counts, label ranges.
 """
 
+import importlib.util
 import io
 import math
+import pathlib
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -139,9 +141,14 @@ def read_svhn(files: Files) -> Arrays:
 
 def read_digits(files: Files) -> Arrays:
     """scikit-learn's 1,797 digits of 8x8 and 17 grey levels, in one fixed shuffled order."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
+    # The file that scikit-learn's `load_digits` reads; its import would take two seconds more.
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("the digits come with scikit-learn, which is not installed")
+    table = np.loadtxt(
+        pathlib.Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=","
+    )
+    x, y = table[:, :-1], table[:, -1]
     x = np.round(x.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     # RandomState's stream is frozen by NumPy; default_rng's is not.
     order = np.random.RandomState(DIGITS_SPLIT_SEED).permutation(len(x))

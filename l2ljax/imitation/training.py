@@ -105,7 +105,7 @@ def init_state(
         opt_phi,
         start_places(keys[3], env, copies),
         Moments(zero, zero, zero, jnp.zeros(copies)),
-        jnp.full((), jnp.nan),
+        jnp.full((), jnp.nan, jnp.result_type(float)),  # typed as a turn returns it
     )
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from l2ljax.apply import as_apply
+from l2ljax.apply import apply_of, as_apply
 from l2ljax.ball import batch_rows, per_image
 from l2ljax.bilevel import init_state, make_step
 from l2ljax.data import Dataset, from_user, take_batch
@@ -120,8 +120,8 @@ def make_game(
     example = jnp.zeros((batch_size, *data.x_train.shape[1:]), jnp.float32)
     rows = layout.rows_per_call(batch_size)
     model = _made(classifier, jax.random.key(0))
-    apply, _, _ = as_apply(model, jax.random.key(0), example)
-    exact = apply if reported is None else as_apply(reported, jax.random.key(0), example)[0]
+    apply = apply_of(model)
+    exact = apply if reported is None else apply_of(reported)
     step = make_step(
         apply,
         method,
