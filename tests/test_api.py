@@ -284,6 +284,9 @@ def test_what_fit_cannot_do_is_refused(tmp_path):
             Net(), data=(x_train, np.minimum(y_train, 1), x_test, np.minimum(y_test, 1))
         )
         l2ljax.fit(game, epochs=1, workdir=tmp_path, final_attacks="")
+    with pytest.raises(InputError, match="holds a run on other data.*sha256 of y_test: [0-9a-f]+"):
+        game = own_game(Net(), data=(x_train, y_train, x_test, np.roll(y_test, 1)))
+        l2ljax.fit(game, epochs=1, workdir=tmp_path, final_attacks="")
 
 
 def test_in_memory_ctrl_c_is_pythons_own(request):

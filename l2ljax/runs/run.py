@@ -31,6 +31,7 @@ from l2ljax.attacks.specs import OneRun
 from l2ljax.checkpoint import Checkpoints, Kind
 from l2ljax.data import Dataset, from_user, load
 from l2ljax.errors import CheckpointError, InputError, word
+from l2ljax.evaluation.resume import digest
 from l2ljax.gate import check_count
 from l2ljax.machine import cache_folder
 from l2ljax.plugins import Plugins, split
@@ -144,16 +145,24 @@ def facts_of(data: Dataset) -> dict[str, Any]:
 
 def write_facts(workdir: pathlib.Path, data: Dataset) -> None:
     """Write data.json; a folder whose run has begun on other data is refused."""
-    path, facts = workdir / "data.json", json.loads(json.dumps(facts_of(data)))
+    facts = facts_of(data) | _digests(data)
+    path, facts = workdir / "data.json", json.loads(json.dumps(facts))
     if not path.exists():
         return write_json(path, facts)
     there = json.loads(path.read_text())
-    changed = [f"{k}: {there.get(k)} -> {v}" for k, v in facts.items() if there.get(k) != v]
+    changed = [f"{k}: {there[k]} -> {v}" for k, v in facts.items() if there.get(k, v) != v]
     if changed:
         raise InputError(
             f"{workdir} holds a run on other data ({'; '.join(changed)}): give those, or another "
             "--workdir"
         )
+
+
+def _digests(data: Dataset) -> dict[str, str]:
+    """What tells the images and labels in memory from any others; those on a disk are not read."""
+    parts = {name: getattr(data, name) for name in data._fields if name[:2] in ("x_", "y_")}
+    arrays = {name: part for name, part in parts.items() if isinstance(part, np.ndarray)}
+    return {f"sha256 of {name}": digest(part) for name, part in arrays.items()}
 
 
 def read_facts(workdir: pathlib.Path) -> Dataset:
