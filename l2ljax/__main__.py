@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from l2ljax.errors import nearest
 
-COMMANDS = ("train", "evaluate", "transfer", "compare", "search", "export", "gail", "demo")
+COMMANDS = (
+    *("train", "evaluate", "transfer", "compare", "search", "export", "plan", "gail", "demo"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ them, are those of one device: a run depends on the number of devices by the ord
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -36,11 +36,17 @@ class Layout(NamedTuple):
     """How a step is laid over the devices of all processes, and an evaluation over our own."""
 
     kind: Kind
+    devices: tuple[Any, ...] = ()
+    """Those of a machine that is compiled for and not there; none means those that are there."""
 
     @property
     def device_count(self) -> int:
         """Devices that share a batch."""
-        return 1 if self.kind == "none" else jax.device_count()
+        return 1 if self.kind == "none" else len(self._all)
+
+    @property
+    def _all(self) -> list[Any]:
+        return list(self.devices) or jax.devices()
 
     def describe(self) -> str:
         """The layout in words, such as "the batch sharded over 2 CPU devices"."""
@@ -71,6 +77,18 @@ class Layout(NamedTuple):
         """What `rows_of_devices` has split, brought to our devices."""
         return _split_by_device(tree) if self.kind == "pmap" else self.replicate(tree)
 
+    def shapes(self, tree: Tree, *, split: bool = False) -> Tree:
+        """What `replicate` or, if it is split, `put_batch` would return, as shapes alone."""
+        everywhere = _sharding(self._all[: self.device_count], PartitionSpec())
+
+        def one(leaf: Any) -> jax.ShapeDtypeStruct:
+            if self.kind == "pmap":
+                shape = leaf.shape if split else (self.device_count, *leaf.shape)
+                return jax.ShapeDtypeStruct(shape, leaf.dtype)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+        return jax.tree.map(one, tree)
+
     def unreplicate(self, tree: Tree) -> Tree:
         """What a replicated tree holds, on one device; it goes when the tree is donated."""
         if self.kind == "none":
@@ -98,7 +116,7 @@ class Layout(NamedTuple):
         """Within the body: the batch split over the devices, where pmap does not do it."""
         if self.kind != "sharding":
             return batch
-        split = _sharding(jax.devices(), PartitionSpec(AXIS))
+        split = _sharding(self._all, PartitionSpec(AXIS))
         return jax.lax.with_sharding_constraint(batch, split)
 
     def compile(self, body: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
@@ -108,13 +126,21 @@ class Layout(NamedTuple):
         itself that is returned, or pmap of it.
         """
         disabled = jit_is_disabled()
-        if self.kind == "pmap":
-            mapped = jax.pmap(body, axis_name=AXIS, donate_argnums=0)
-            # Of several processes, pmap takes the own devices' arrays, what it lowers to does not:
-            # there it compiles at the first call.
-            later = disabled or jax.process_count() > 1
-            return mapped if later else mapped.lower(*arguments).compile()
-        return body if disabled else jax.jit(body, donate_argnums=0).lower(*arguments).compile()
+        # Of several processes, pmap takes the own devices' arrays, what it lowers to does not:
+        # there it compiles at the first call.
+        if self.kind == "pmap" and (disabled or jax.process_count() > 1):
+            return self._mapped(body)
+        return body if disabled else self.lower(body, *arguments).compile()
+
+    def lower(self, body: Callable[..., Any], *arguments: Any) -> Any:
+        """The body as `compile` gives it to XLA; shapes do instead of arguments."""
+        mapped = self.kind == "pmap"
+        program = self._mapped(body) if mapped else jax.jit(body, donate_argnums=0)
+        return program.lower(*arguments)
+
+    def _mapped(self, body: Callable[..., Any]) -> Any:
+        devices = self.devices or None
+        return jax.pmap(body, axis_name=AXIS, donate_argnums=0, devices=devices)
 
     @property
     def evaluation_devices(self) -> int:
@@ -137,17 +163,20 @@ class Layout(NamedTuple):
 ONE_DEVICE = Layout("none")
 
 
-def lay_out(kind: str | None, *, batch_size: int, accumulate: int = 1) -> Layout:
+def lay_out(
+    kind: str | None, *, batch_size: int, accumulate: int = 1, devices: Sequence[Any] = ()
+) -> Layout:
     """The layout for batches of that size; no kind means sharding where there are several devices.
 
-    `accumulate` is the number of parts in which a batch is taken.
+    `accumulate` is the number of parts in which a batch is taken, and `devices` are those of a
+    machine that is compiled for and not there.
     """
     if kind is not None:
         word("parallel", kind, KINDS)
-    kind = kind or ("sharding" if jax.device_count() > 1 else "none")
-    if kind == "none" and jax.process_count() > 1:
+    kind = kind or ("sharding" if len(devices or jax.devices()) > 1 else "none")
+    if kind == "none" and jax.process_count() > 1 and not devices:
         raise InputError(f"parallel=none is one device, and there are {jax.process_count()} hosts")
-    layout = Layout(cast(Kind, kind))
+    layout = Layout(cast(Kind, kind), tuple(devices))
     pieces = layout.device_count * accumulate
     if batch_size % pieces:
         near = [n for n in (batch_size // pieces * pieces, -(-batch_size // pieces) * pieces) if n]

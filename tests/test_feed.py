@@ -61,7 +61,7 @@ def seen(data, epoch, rollbacks, step=None, **options):
         if fed.layout.kind == "pmap":
             x, y, order, first = x[0], y[0], order[0], first[0]
         for k in range(at - int(first), at - int(first) + n):
-            steps.append([(int(x[r, 0, 0, 0]), int(y[r])) for r in order[k * B : (k + 1) * B]])
+            steps.append([(int(x[r, 0]), int(y[r])) for r in order[k * B : (k + 1) * B]])
         at += n
     return steps
 

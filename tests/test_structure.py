@@ -26,7 +26,7 @@ ROOMS = (
     ("masking",),
     ("evaluation",),
     ("runs", "plugins"),
-    ("__init__", "imitation"),
+    ("__init__", "imitation", "plan"),
     ("figures",),
     ("commands", "__main__"),
 )
@@ -132,7 +132,7 @@ def test_scripts_hold_no_code_of_their_own():
 def test_no_file_is_too_long_to_read():
     lengths = {path.name: len(path.read_text().splitlines()) for path in files("l2ljax")}
     assert not {name: n for name, n in lengths.items() if n > 300}
-    assert len(lengths) <= 106
+    assert len(lengths) <= 114
     screens = {path.name: len(path.read_text().splitlines()) for path in files("examples")}
     assert not {name: n for name, n in screens.items() if n > 60}
 

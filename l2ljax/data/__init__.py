@@ -11,7 +11,7 @@ memory are `Images`, decoded on demand, or a `Stream` of batches that a function
 from l2ljax.ball import scale
 from l2ljax.data.batches import AUGMENTS, epoch_order, take_batch
 from l2ljax.data.dataset import Dataset
-from l2ljax.data.loading import SETTINGS, from_user, load
+from l2ljax.data.loading import SETTINGS, from_user, load, outline
 from l2ljax.data.sources import Images, as_source
 from l2ljax.data.stream import Stream
 from l2ljax.data.table import DATASETS
@@ -29,6 +29,7 @@ __all__ = [
     "epoch_order",
     "from_user",
     "load",
+    "outline",
     "scale",
     "take_batch",
 ]

@@ -11,7 +11,7 @@ images [H, W, C] in [0, 1]. It must keep shape and dtype, and what it moves out 
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,16 @@ def epoch_order(seed: int, epoch: int, rollbacks: int, n: int) -> Array:
     return jax.random.permutation(key, n).astype(jnp.int32)
 
 
+def flat(x: Any) -> Any:
+    """Images [..., H, W, C] as rows of pixels, from which `take_batch` takes whole rows.
+
+    A TPU lays images [N, H, W, C] out with N as the minor side. To take single images out of them
+    it would first bring the whole set into another order, in every call, and fill it up to four
+    times its size (results/plans.md).
+    """
+    return x.reshape(*x.shape[:-3], -1)
+
+
 def take_batch(
     rng: Array,
     x: Array,
@@ -96,14 +106,17 @@ def take_batch(
     *,
     batch_size: int,
     augment: str | Augmentation,
+    image_shape: tuple[int, ...] | None = None,
 ) -> tuple[Array, Array]:
     """Batch i of `order`: float32 [B, H, W, C] in [0, 1] and int32 [B].
 
     An epoch has n // batch_size batches; the remainder of `order` is dropped. `rng` is one key,
-    or one for each image of the batch.
+    or one for each image of the batch. With `image_shape`, x may be `flat`.
     """
     rows = lax.dynamic_slice_in_dim(order, i * batch_size, batch_size)
     images, labels = x[rows], y[rows]
+    if image_shape is not None:
+        images = images.reshape(batch_size, *image_shape)
     return augment_images(rng, images, augment), labels.astype(jnp.int32)
 
 

@@ -7,6 +7,7 @@
     draw_transfer(path, report)    # evaluation.transfer, as JSON
     draw_robustness(path, {"pgm": curves}, title)    # evaluation.curves
     draw_surfaces(path, {"": surface}, title, eps=eps, names=names)    # of l2ljax.masking
+    draw_plans(path, plans)    # of l2ljax.plan
 
 Needs matplotlib (extra: plots), so the scripts import this package only when they draw.
 """
@@ -19,6 +20,7 @@ from l2ljax.figures.comparison import (
     draw_transfer,
 )
 from l2ljax.figures.evaluation import draw_robustness, draw_surfaces
+from l2ljax.figures.plans import draw_plans
 from l2ljax.figures.run import draw_run
 from l2ljax.figures.style import draw_perturbations, draw_sheet
 
@@ -28,6 +30,7 @@ __all__ = [
     "draw_imitation",
     "draw_inner_optimisers",
     "draw_perturbations",
+    "draw_plans",
     "draw_robustness",
     "draw_run",
     "draw_sheet",

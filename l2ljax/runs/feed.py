@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from l2ljax.data import Dataset, Stream, epoch_order
+from l2ljax.data.batches import flat
 from l2ljax.errors import InputError
 from l2ljax.parallel import Layout
 from l2ljax.types import Array
@@ -34,7 +35,8 @@ CHUNK_BYTES = 2**27
 class Chunk(NamedTuple):
     """What the program of n steps takes after the state.
 
-    order[0] is the row, among x and y, of the first image of step `first`.
+    x has images as flat rows of pixels; order[0] is the row, among x and y, of the first image of
+    step `first`.
     """
 
     x: Array
@@ -79,7 +81,7 @@ class Feed:
         if fits(data) if on_device is None else on_device:
             if isinstance(x, Stream):
                 raise InputError(f"{data.name}: a stream of batches cannot lie on the device")
-            self.whole = layout.replicate((x[:], data.y_train))
+            self.whole = layout.replicate((flat(x[:]), data.y_train))
 
     def epoch(
         self, epoch: int, rollbacks: int, step: int | None = None
@@ -137,7 +139,7 @@ class Feed:
     ) -> Iterator[tuple[int, Chunk]]:
         """Those images on the devices, in their own order."""
         for (begin, n), pair in zip(parts, images, strict=True):
-            x, y = self.layout.put_batch(pair)
+            x, y = self.layout.put_batch((flat(pair[0]), pair[1]))
             order = self.layout.replicate(np.arange(n * self.rows, dtype=np.int32))
             yield n, Chunk(x, y, order, self._first(epoch, begin), self.rng)
 

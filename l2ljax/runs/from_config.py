@@ -4,7 +4,7 @@ This is the one border between the two. Above it a radius is a text such as `8/2
 number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,10 +69,11 @@ def game_of(config: Config, data: Dataset, layout: Layout = ONE_DEVICE) -> Game:
     return game._replace(init=lambda seed: _start_from(config["init_from"], game.init(seed)))
 
 
-def layout_of(config: Config, kind: str | None) -> Layout:
-    """Devices for the batches of a configuration; no kind takes all that are visible."""
+def layout_of(config: Config, kind: str | None, devices: Sequence[Any] = ()) -> Layout:
+    """Devices for the batches of a configuration; no kind takes all that are visible, or given."""
+    sizes = {name: config[name] for name in ("batch_size", "accumulate")}
     try:
-        return lay_out(kind, batch_size=config["batch_size"], accumulate=config["accumulate"])
+        return lay_out(kind, devices=devices, **sizes)
     except InputError as error:
         raise InputError(f"--batch_size, --parallel, --accumulate: {error}") from None
 

@@ -36,7 +36,7 @@ class Game(NamedTuple):
 
     init: seed -> the state at step 0, whose shapes are `abstract`.
     train_step: (state, x, y, order, first, key) -> state, metrics: one step on its own batch of the
-    images x, order[0] being the first row of step `first`.
+    images x, which may be flat rows of pixels, order[0] being the first row of step `first`.
     program: (n, *arguments of train_step) -> n such steps, compiled once for all seeds.
     frozen: (theta, theta_stats) -> the classifier in eval mode, in float32 whatever the step
     computes in, because attacks on bfloat16 are too weak.
@@ -152,6 +152,7 @@ def make_game(
             state.step - first,
             batch_size=rows,
             augment=data.augment if augment is None else augment,
+            image_shape=tuple(data.x_train.shape[1:]),
         )
         return step(state, batch, key)
 
@@ -186,13 +187,13 @@ def _compile_once(train_step: Callable, layout: Layout) -> Callable[..., Callabl
 
     def program(n: int, *arguments: Any) -> Callable:
         if n not in compiled:
-            compiled[n] = layout.compile(_several(train_step, n), *arguments)
+            compiled[n] = layout.compile(several(train_step, n), *arguments)
         return compiled[n]
 
     return program
 
 
-def _several(train_step: Callable, n: int) -> Callable:
+def several(train_step: Callable, n: int) -> Callable:
     """n steps as one program, and the metrics of each."""
 
     def steps(state: State, *rest: Array):
