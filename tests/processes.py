@@ -19,8 +19,11 @@ QUICK = (
 
 
 def known(flag):
-    """Whether this jaxlib has the flag: XLA ends a program that names one it does not know."""
-    name = flag.removeprefix("--").split("=")[0].encode()
+    """Whether this jaxlib has the flag: XLA ends a program that names one it does not know.
+
+    The name of a flag stands between two zeros; one that is no more may be named elsewhere still.
+    """
+    name = b"\0" + flag.removeprefix("--").split("=")[0].encode() + b"\0"
     spec = importlib.util.find_spec("jaxlib")
     for path in pathlib.Path(spec.origin).parent.glob("*.so"):  # pyright: ignore
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
