@@ -27,6 +27,7 @@ COMMAND = [
     Setting("methods", str, "methods joined by commas, instead of --method", ""),
     Setting("json", str, "a file for everything that is printed, and more"),
     Setting("picture", str, "a PNG of time, cost, memory and collectives against devices"),
+    Setting("effort", ("full", "quick"), "of the compiler; quick compiles sooner", "full"),
     Setting("plan_cache", bool, "read what was compiled before from the user's cache", True),
 ]
 
@@ -69,7 +70,8 @@ def plan(given: dict[str, Any]) -> int:
     for method in methods or [given.get("method")]:
         for machine in machines:
             named = asked | ({"method": method} if method else {})
-            found = make_plan(named, machine, plugins=files, cache=options["plan_cache"])
+            how = {"effort": options["effort"], "cache": options["plan_cache"]}
+            found = make_plan(named, machine, plugins=files, **how)
             made.append(found)
             print(f"{found}\n", flush=True)
     if options["json"]:

@@ -135,14 +135,18 @@ def traced_for(machine: Machine) -> Iterator[None]:
         yield
 
 
-def build(lowered: Any, machine: Machine) -> Built:
+EFFORTS = {"full": {}, "quick": {"exec_time_optimization_effort": -1.0}}
+"""What XLA is told of how long it may optimise for a fast program; -1 is its least."""
+
+
+def build(lowered: Any, machine: Machine, effort: str) -> Built:
     """The program for one device, and what XLA says of its memory."""
     if missing_extra(machine):
         text = lowered.as_text(dialect="hlo")
         sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lowered.in_avals)]
         return Built(text, False, Memory(sum(sizes), 0, 0, 0), None, 0.0)
     began = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(EFFORTS[effort])
     took = time.perf_counter() - began
     stats = compiled.memory_analysis()
     memory = Memory(

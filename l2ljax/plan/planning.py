@@ -17,11 +17,12 @@ from typing import Any
 
 from l2ljax.attacks import parse
 from l2ljax.data import Dataset, outline
+from l2ljax.errors import word
 from l2ljax.plan import compiler, machines
 from l2ljax.plan.compiler import Memory
 from l2ljax.plan.machines import Machine
 from l2ljax.plan.plan import Plan, memory_limit
-from l2ljax.plan.programs import Program, evaluating, evaluation, layout_on, training
+from l2ljax.plan.programs import Compiling, Program, evaluating, evaluation, layout_on, training
 from l2ljax.plugins import Plugins
 from l2ljax.runs.config import Config, resolve
 from l2ljax.runs.run import load_data
@@ -41,14 +42,17 @@ def make_plan(
     machine: str,
     *,
     plugins: Plugins | Iterable[str | pathlib.Path] = (),
+    effort: str = "full",
     cache: bool = True,
 ) -> Plan:
     """Compile the run of these settings, the flags of `train`, for a machine that need not be here.
 
     Where it does not fit, up to TRIES other ways are compiled: --remat, then --accumulate, then
-    both. Programs that were compiled before are not compiled again where `cache` is true.
+    both. `effort` is "full", or "quick" for a shorter compile and a slower program. Programs that
+    were compiled before are not compiled again where `cache` is true.
     """
-    found, files = machines.find(machine), Plugins(plugins)
+    word("effort", effort, compiler.EFFORTS)
+    found, files, how = machines.find(machine), Plugins(plugins), Compiling(effort, cache)
     ways = {setting.name: setting for setting in OPTIONS}
     given = {"init_from": "none", **{k: v for k, v in settings.items() if v is not None}}
     options = defaults(OPTIONS) | {k: v for k, v in given.items() if k in ways}
@@ -57,8 +61,8 @@ def make_plan(
     devices = compiler.devices_of(found)
     sizes = {name: config[name] for name in ("val_size", "train_size")}
     data = outline(config["dataset"], **sizes) or load_data(config, options["data_dir"])
-    attack = evaluation(config, data, found, devices, options, cache)
-    program, tried, changed = _fitting(config, data, found, devices, options, cache)
+    attack = evaluation(config, data, found, devices, options, how)
+    program, tried, changed = _fitting(config, data, found, devices, options, how)
     final = config | changed
     layout = layout_on(final, found, devices, options, real=False)
     rows = config["batch_size"] // layout.device_count // final["accumulate"]
@@ -109,16 +113,16 @@ def _fitting(
     machine: Machine,
     devices: tuple[Any, ...],
     options: Mapping[str, Any],
-    cache: bool,
+    how: Compiling,
 ) -> tuple[Program, Memory, dict[str, Any]]:
     """The training program that fits, the memory of the one asked for, and what was changed."""
     limit = memory_limit(machine)
-    first = program = training(config, data, machine, devices, options, cache)
+    first = program = training(config, data, machine, devices, options, how)
     changed: dict[str, Any] = {}
     for way in _ways(config, machine, first, limit):
         if program.memory.total <= limit or not program.compiled:
             break
-        program, changed = training(config | way, data, machine, devices, options, cache), way
+        program, changed = training(config | way, data, machine, devices, options, how), way
     return program, first.memory, changed
 
 

@@ -41,6 +41,13 @@ HOST = {"v4": 4, "v5e": 8, "v5p": 4, "v6e": 8}
 """TPU chips of a host: validation and the final attacks use those of the first host alone."""
 
 
+class Compiling(NamedTuple):
+    """How programs are compiled: with how much effort, and whether what was found is kept."""
+
+    effort: str = "full"
+    cache: bool = True
+
+
 class Program(NamedTuple):
     """What is known of one program: counted on one device, for one of `steps` equal parts."""
 
@@ -81,7 +88,7 @@ def training(
     machine: Machine,
     devices: tuple[Any, ...],
     options: Mapping[str, Any],
-    cache: bool,
+    how: Compiling,
 ) -> Program:
     """A call of training steps, numbered by step."""
     checked = layout_on(config, machine, devices, options, real=False)
@@ -93,7 +100,7 @@ def training(
         arguments = _arguments(game, layout, data, steps, options["data_on"] == "host")
         lowered = layout.lower(several(game.train_step, steps), *arguments)
         rows = config["batch_size"] // checked.device_count // config["accumulate"]
-        return _known(lowered, machine, steps, cache, bf16=config["bf16"], rows=rows)
+        return _known(lowered, machine, steps, how, bf16=config["bf16"], rows=rows)
 
 
 def layout_on(
@@ -144,7 +151,7 @@ def evaluation(
     machine: Machine,
     devices: tuple[Any, ...],
     options: Mapping[str, Any],
-    cache: bool,
+    how: Compiling,
 ) -> Program:
     """The attack that selects, on a device's part of a batch, numbered by pass of one image."""
     run = parse("selection").runs(data.num_classes)[0]
@@ -167,7 +174,7 @@ def evaluation(
         arguments = layout.shapes((state.theta, state.theta_stats, key, image, labels))
         lowered = jax.jit(attack).lower(*arguments)
         one = machine._replace(devices=1)
-        return _known(lowered, one, run.cost * rows, cache, bf16=False, rows=rows)
+        return _known(lowered, one, run.cost * rows, how, bf16=False, rows=rows)
 
 
 def evaluating(machine: Machine) -> int:
@@ -176,18 +183,20 @@ def evaluating(machine: Machine) -> int:
 
 
 def _known(
-    lowered: Any, machine: Machine, steps: float, cache: bool, *, bf16: bool, rows: int
+    lowered: Any, machine: Machine, steps: float, how: Compiling, *, bf16: bool, rows: int
 ) -> Program:
     """The program's numbers, from the cache where it was compiled before."""
     text = lowered.as_text()
-    about = json.dumps([describe()["jax"], describe()["jaxlib"], machine.name, steps, bf16, rows])
+    about = json.dumps(
+        [describe()["jax"], describe()["jaxlib"], machine.name, steps, bf16, rows, how.effort]
+    )
     digest = hashlib.sha256(f"{about}{machine}{text}".encode()).hexdigest()[:24]
     path = cache_folder("plans") / f"{digest}.json"
-    if cache and path.exists():
+    if how.cache and path.exists():
         return _program_from(json.loads(path.read_text()))
-    built = compiler.build(lowered, machine)
+    built = compiler.build(lowered, machine, how.effort)
     program = _summed(built, count(read(built.text)), machine, steps, bf16=bf16, rows=rows)
-    if cache and built.compiled:
+    if how.cache and built.compiled:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, program.as_json())
     return program
