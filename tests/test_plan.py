@@ -14,6 +14,7 @@ from l2ljax.plan import compiler, machines, make_plan
 from l2ljax.plan.count import count
 from l2ljax.plan.hlo import Shape, read
 from l2ljax.plan.roofline import roofline
+from processes import launch
 
 SMALL = {"method": "grad_l2l", "dataset": "digits", "model": "mlp", "batch_size": 64}
 
@@ -217,13 +218,17 @@ def test_bad_input_is_one_line(no_compilers, capsys, flags, words):
 @pytest.mark.parametrize("parallel", ["sharding", "pmap"])
 def test_a_step_is_compiled_for_a_machine_that_is_not_here(machine, package, parallel, tmp_path):
     pytest.importorskip(package)
-    settings = {**SMALL, "batch_size": 256, "steps_per_call": 2, "parallel": parallel}
-    plan = make_plan(settings, machine, cache=False)
-    program = plan.training
-    assert program.compiled
-    assert plan.fits
-    assert plan.layout == parallel
-    assert program.collectives["all-reduce"].count >= 1
-    assert program.memory.arguments > 0
-    lowered = make_plan(settings, "gtx1080ti")  # no compiler makes programs for it
-    assert program.flops * plan.machine.devices == pytest.approx(lowered.training.flops, rel=0.1)
+    file, flags = tmp_path / "plan.json", {**SMALL, "batch_size": 256, "steps_per_call": 2}
+    flags |= {"parallel": parallel, "machine": machine, "json": file, "plan_cache": False}
+    process = launch("experiments/plan.py", *(f"--{name}={value}" for name, value in flags.items()))
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert said.count("[compiled]") == 1
+    (plan,) = json.loads(file.read_text())
+    program = plan["training"]
+    assert program["compiled"] and plan["fits"] and plan["layout"] == parallel
+    assert program["collectives"]["all-reduce"]["count"] >= 1
+    assert program["memory"]["arguments"] > 0
+    lowered = make_plan(SMALL | {"batch_size": 256}, "gtx1080ti")  # XLA compiles for it nowhere
+    whole = lowered.training.flops
+    assert program["flops"] * plan["devices"] == pytest.approx(whole, rel=0.1)

@@ -34,6 +34,15 @@ COMMAND = [
 LEFT_OUT = {"seeds", "workdir", "coordinator", "num_processes", "process_id", "init_timeout"}
 """Flags of a training run that say nothing about what it costs."""
 
+OF_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",  # no question to Google's metadata server
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock file, which is for those who use a TPU
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+"""What a compiler without a TPU is told before it is loaded."""
+
 FLAGS = [*OF_TRAINING, *COMMAND]
 
 
@@ -49,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
 
 def plan(given: dict[str, Any]) -> int:
     """A plan for every method on every machine."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask Google's metadata server
+    for name, value in OF_LIBTPU.items():
+        os.environ.setdefault(name, value)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # nothing is run, and no device is to be taken

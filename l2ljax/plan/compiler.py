@@ -12,6 +12,7 @@ text is what JAX gave to XLA, not yet optimised, and only its products can be co
 
 import importlib.util
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -82,6 +83,10 @@ def devices_of(machine: Machine) -> tuple[Any, ...]:
             found = topologies.get_topology_desc(
                 platform="tpu", topology_name=machine.topology, **_tpu_options(machine)
             )
+    except NotImplementedError as error:  # the plug-in looked for a GPU, and took itself out
+        raise InputError(
+            f"{machine.name}: where no GPU is, set JAX_PLATFORMS=cpu before JAX is imported"
+        ) from error
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
         raise InputError(f"--machine={machine.name}: its compiler refuses it: {said}") from error
@@ -146,7 +151,10 @@ def build(lowered: Any, machine: Machine, effort: str) -> Built:
         sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lowered.in_avals)]
         return Built(text, False, Memory(sum(sizes), 0, 0, 0), None, 0.0)
     began = time.perf_counter()
-    compiled = lowered.compile(EFFORTS[effort])
+    with warnings.catch_warnings():
+        # JAX's cache of programs cannot read those of a machine that is not here, and says so.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+        compiled = lowered.compile(EFFORTS[effort])
     took = time.perf_counter() - began
     stats = compiled.memory_analysis()
     memory = Memory(
