@@ -37,9 +37,8 @@ LEFT_OUT = {"seeds", "workdir", "coordinator", "num_processes", "process_id", "i
 OF_LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # no question to Google's metadata server
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no lock file, which is for those who use a TPU
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of no consequence; else it looks for one, and says so
+    "TPU_WORKER_HOSTNAMES": "localhost",
 }
 """What a compiler without a TPU is told before it is loaded."""
 

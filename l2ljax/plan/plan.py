@@ -104,7 +104,7 @@ def _lines(plan: Plan) -> Iterable[str]:
     kind = "bfloat16" if config["bf16"] else "float32"
     yield (
         f"{config['method']} on {config['dataset']}, {config['model']}, batches of "
-        f"{config['batch_size']} in {kind}, on {machine.name}: {machine.devices} devices, layout "
+        f"{config['batch_size']} in {kind}, on {machine.name}: {_devices(machine.devices)}, layout "
         f"{plan.layout}, {plan.rows} images each"
     )
     yield f"memory      {_memory(program.memory)} of {_gib(memory_limit(machine))} ({_fit(plan)})"
@@ -130,15 +130,19 @@ def _lines(plan: Plan) -> Iterable[str]:
         "[estimated: roofline]"
     )
     if program.xla_seconds is not None:
-        yield f"            {_time(program.xla_seconds)} a step [estimated: XLA's own]"
+        yield f"            {_time(program.xla_seconds)} a step [estimated: XLA's own, loops counted once]"
     passes = (plan.validation_passes + plan.final_passes) * plan.pass_seconds
     yield (
         f"the run     {config['epochs']} epochs of {plan.steps_per_epoch} steps, at least "
         f"{_time(plan.epoch_seconds)} an epoch, and {_time(passes)} of validations and final "
-        f"attacks on {plan.evaluating} devices"
+        f"attacks on {_devices(plan.evaluating)}"
     )
     yield f"it costs    at least {plan.hours:.3g} hours, {plan.device_hours:.3g} device-hours"
     yield from (f"remark      {line}" for line in plan.warnings)
+
+
+def _devices(number: int) -> str:
+    return f"{number} device{'s' * (number > 1)}"
 
 
 def _fit(plan: Plan) -> str:
