@@ -54,7 +54,9 @@ PUBLISHED = [
 
 IMAGES = 50_000
 
-HEADER = "machine|method|attacker|model|batch|time|GFLOP a step|ms a step|bound, ms|bound / time"
+HEADER: str = (
+    "machine|method|attacker|model|batch|time|GFLOP a step|ms a step|bound, ms|bound / time"
+)
 
 
 def measured() -> tuple[dict[str, Any], float]:
@@ -105,7 +107,7 @@ def check(given: dict[str, Any]) -> int:
         rows.append(row("h100", flags, step, 0.0))
     else:
         print(f"left out: h100, measured: {lacking}", file=sys.stderr)
-    lines = [HEADER.split("|")]
+    lines: list[list[str]] = [HEADER.split("|")]
     for r in rows:
         words = (r["machine"], r["method"], r["attacker"], r["model"], str(r["batch"]), r["source"])
         numbers = (
@@ -118,7 +120,7 @@ def check(given: dict[str, Any]) -> int:
     report = {"command": command("roofline_check.py", given), "rows": rows, "made_with": describe()}
     about = (
         "The times of GTX 1080 Ti and P100 are quoted; their bounds count products alone, before "
-        "XLA optimises, over the float32 peak. That of the H100 is measured, and its bound compiled."
+        "XLA optimises, over the float32 peak. That of the H100 is measured, its bound compiled."
     )
     write(options["out"], report, about, lines)
     return 0

@@ -130,7 +130,8 @@ def _lines(plan: Plan) -> Iterable[str]:
         "[estimated: roofline]"
     )
     if program.xla_seconds is not None:
-        yield f"            {_time(program.xla_seconds)} a step [estimated: XLA's own, loops counted once]"
+        seconds = _time(program.xla_seconds)
+        yield f"            {seconds} a step [estimated: XLA's own, loops counted once]"
     passes = (plan.validation_passes + plan.final_passes) * plan.pass_seconds
     yield (
         f"the run     {config['epochs']} epochs of {plan.steps_per_epoch} steps, at least "

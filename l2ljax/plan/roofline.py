@@ -5,9 +5,9 @@
 
 A kernel takes at least its FLOPs over the peak of their precision, and at least its bytes over the
 bandwidth of the memory; kernels run one after another, and collectives after them. So the sum is a
-lower bound of the time of a call, which no program reaches: published and measured times of the
-same nets were 1.4 to 3 times as long (results/roofline_check.md). What a collective and a kernel cost however small
-they are is assumed, and stands in ASSUMED.
+lower bound of the time of a call, which no program reaches. Published and measured times of the
+same nets were 1.4 to 3 times as long (results/roofline_check.md). What a collective and a kernel
+cost however small they are is assumed, and stands in ASSUMED.
 """
 
 from typing import NamedTuple
