@@ -30,7 +30,10 @@ from l2ljax.runs.settings import OPTIONS
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("data", "imitation", "methods", "scaling")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("data", "imitation", "methods", "plans", "scaling")),
+)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -51,7 +54,7 @@ def table(script, words=()):
     """The flags of a script, with those of the files of a user's own that the words name."""
     folder, stem = pathlib.Path(script).parent.name, pathlib.Path(script).stem
     module = importlib.import_module(f"l2ljax.commands.{stem}" if folder == "experiments" else stem)
-    return module.flags_for(words) if stem == "train" else module.FLAGS
+    return module.flags_for(words) if stem in ("train", "plan") else module.FLAGS
 
 
 def own(words):
@@ -107,7 +110,7 @@ def test_a_command_parses(script, words, monkeypatch):
 
 def test_every_flag_named_is_one_of_a_script(monkeypatch):
     monkeypatch.chdir(ROOT)
-    scripts = ("train", "compare", "search", "evaluate", "transfer", "export", "gail")
+    scripts = ("train", "compare", "search", "evaluate", "transfer", "export", "plan", "gail")
     words = ("--method=examples/momentum_l2l.py:momentum_l2l", "--model=examples/own_net.py:Net")
     known = {flag.name for script in scripts for flag in table(f"experiments/{script}.py", words)}
     named = set(re.findall(r"--([a-z]\w*)", README)) - {"help"}
