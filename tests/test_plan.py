@@ -184,9 +184,11 @@ def test_without_a_compiler_products_are_counted_and_the_line_says_so(
     assert plan.training.flops == pytest.approx(expected, rel=0.05)
     assert plan.rows == 16
     assert "pip install 'l2ljax[plan-tpu]'" in plan.warnings[0]
-    file = tmp_path / "plan.json"
+    file, picture = tmp_path / "plan.json", tmp_path / "plan.png"
     flags = [f"--{name}={value}" for name, value in SMALL.items() if name != "method"]
-    assert main([*flags, "--machine=v5e-4,h100", "--methods=plain,pgm", f"--json={file}"]) == 0
+    flags += ["--machine=v5e-4,h100", "--methods=plain,pgm", f"--json={file}"]
+    assert main([*flags, f"--picture={picture}"]) == 0
+    assert picture.stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert printed.count("[lowered, not optimised]") == 4
     found = json.loads(file.read_text())

@@ -1,6 +1,7 @@
 """Plans side by side: what a machine of more devices takes, costs, holds and sends."""
 
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -21,14 +22,14 @@ def draw_plans(path: pathlib.Path, plans: Sequence[Plan]) -> pathlib.Path:
     """
     figure = new_figure(12.5, 8.4, "What a run takes, as the machine grows")
     (hours, cost), (memory, sent) = figure.subplots(2, 2)
-    lines: dict[tuple[str, str, str], list[Plan]] = {}
+    lines: dict[tuple[tuple[str, str], str], list[Plan]] = {}
     for plan in plans:
-        kind = plan.machine.name.partition("-" if "-" in plan.machine.name else "x")[0]
-        name = (plan.config["method"], str(plan.config["model"]), kind)
-        lines.setdefault(name, []).append(plan)
-    kinds = list(dict.fromkeys(kind for *_, kind in lines))
-    runs = list(dict.fromkeys(run for *run, _ in map(tuple, lines)))
-    for (*run, kind), found in lines.items():
+        kind = re.split(r"[-x](?=\d+$)", plan.machine.name)[0]
+        run = plan.config["method"], str(plan.config["model"])
+        lines.setdefault((run, kind), []).append(plan)
+    kinds = list(dict.fromkeys(kind for _, kind in lines))
+    runs = list(dict.fromkeys(run for run, _ in lines))
+    for (run, kind), found in lines.items():
         found.sort(key=lambda plan: plan.machine.devices)
         how = {
             "color": CYCLE[runs.index(run) % len(CYCLE)],
